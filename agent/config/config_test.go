@@ -1,0 +1,79 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"transfer.info": "# mine\r\nbackup.example\r\nada\r\nnotes.bin\r\n!*.tmp\r\n/srv/../srv/photos/\r\nnotes.bin",
+		"port.info":     "4321",
+		"agent.toml":    "settle = '2s'\n",
+	})
+	c, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{filepath.Join(dir, "notes.bin"), filepath.Clean("/srv/photos")}
+	if c.Address != "backup.example:4321" || c.Name != "ada" || !slices.Equal(c.Roots, want) || !slices.Equal(c.Excludes, []string{"*.tmp"}) {
+		t.Fatalf("got %+v", c)
+	}
+	if c.Settings.Settle != Duration(2*time.Second) || c.Settings.Rescan != DefaultSettings().Rescan {
+		t.Fatalf("settings %+v", c.Settings)
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	const good = "127.0.0.1:1256\nada\n"
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  string
+	}{
+		{"port out of range", map[string]string{"transfer.info": "h:70000\nada\n"}, "transfer.info line 1"},
+		{"no name", map[string]string{"transfer.info": "h:1\n"}, "transfer.info line 2"},
+		{"bad port.info that is needed", map[string]string{"transfer.info": "h\nada\n", "port.info": "x"}, "port.info line 1"},
+		{"unknown key", map[string]string{"transfer.info": good, "agent.toml": "a = 1\n"}, "agent.toml:1: unknown key"},
+		{"no span", map[string]string{"transfer.info": good, "agent.toml": "\nsettle = 'soon'\n"}, "agent.toml:2: "},
+		{"out of range", map[string]string{"transfer.info": good, "agent.toml": "poll = '1ms'\n"}, "agent.toml: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, dir, tt.files)
+			_, err := Load(dir)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), dir) || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("got %q, want one line with the folder and %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestLoadIgnoresPortInfoThatIsNotNeeded(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"transfer.info": "127.0.0.1:1256\nada\n", "port.info": "x"})
+	if _, err := Load(dir); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLoadNotSetUp(t *testing.T) {
+	if _, err := Load(t.TempDir()); !errors.Is(err, ErrNotSetUp) {
+		t.Fatalf("got %v, want ErrNotSetUp", err)
+	}
+}

@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"container/heap"
+	"math/bits"
+	"sync"
+	"time"
+)
+
+// item is a file that is to be sent.
+type item struct {
+	root, path string
+	size       int64
+	// noticed is when its change was noticed.
+	noticed time.Time
+	// score orders the queue, the least first.
+	score int
+}
+
+// score is small for what is small and was changed lately, so that something is
+// safe within seconds and a large old file does not keep what was just saved
+// waiting. Both weigh by their magnitude: twice as old counts as twice as large.
+func score(size int64, age time.Duration) int {
+	const smallest, newest = 64 << 10, time.Minute
+	return bits.Len64(uint64(max(size, 0)/smallest)) + bits.Len64(uint64(max(age, 0)/newest))
+}
+
+// queue holds what is to be sent, each path once. It lives in memory only: after a
+// crash it is found again by comparing the catalog with the disk. It is safe for
+// concurrent use.
+type queue struct {
+	mu    sync.Mutex // guards what follows
+	heap  items
+	index map[string]*entry
+	bytes int64
+	// more is closed and replaced when an item is added.
+	more chan struct{}
+}
+
+type entry struct {
+	item
+	at int // position in the heap
+}
+
+func newQueue() *queue { return &queue{index: map[string]*entry{}, more: make(chan struct{})} }
+
+// add puts an item in; what waits under the same path already takes its newer size
+// and keeps the time at which it was noticed.
+func (q *queue) add(it item) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e := q.index[it.path]; e != nil {
+		q.bytes += it.size - e.size
+		e.size, e.score = it.size, min(e.score, it.score)
+		heap.Fix(&q.heap, e.at)
+		return
+	}
+	e := &entry{item: it}
+	q.index[it.path] = e
+	q.bytes += it.size
+	heap.Push(&q.heap, e)
+	close(q.more)
+	q.more = make(chan struct{})
+}
+
+// take removes and returns the first item, or returns a channel that is closed
+// when there may be one.
+func (q *queue) take() (item, bool, <-chan struct{}) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.heap) == 0 {
+		return item{}, false, q.more
+	}
+	e := heap.Pop(&q.heap).(*entry)
+	delete(q.index, e.path)
+	q.bytes -= e.size
+	return e.item, true, nil
+}
+
+// clear drops everything: it is found again by a scan.
+func (q *queue) clear() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.heap, q.bytes = nil, 0
+	clear(q.index)
+}
+
+// retain drops the items whose root is not wanted any more.
+func (q *queue) retain(wanted func(root string) bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	kept := q.heap[:0]
+	for _, e := range q.heap {
+		if wanted(e.root) {
+			e.at = len(kept)
+			kept = append(kept, e)
+			continue
+		}
+		delete(q.index, e.path)
+		q.bytes -= e.size
+	}
+	clear(q.heap[len(kept):])
+	q.heap = kept
+	heap.Init(&q.heap)
+}
+
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.heap)
+}
+
+// items is the heap; see container/heap.
+type items []*entry
+
+func (h items) Len() int { return len(h) }
+func (h items) Less(i, j int) bool {
+	if h[i].score != h[j].score {
+		return h[i].score < h[j].score
+	}
+	return h[i].path < h[j].path
+}
+func (h items) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+func (h *items) Push(x any) {
+	e := x.(*entry)
+	e.at = len(*h)
+	*h = append(*h, e)
+}
+func (h *items) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return e
+}

@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+func TestQueueSmallAndNewFirst(t *testing.T) {
+	q := newQueue()
+	for _, f := range []struct {
+		path string
+		size int64
+		age  time.Duration
+	}{
+		{"large and old", 1 << 30, 1000 * time.Hour},
+		{"large and new", 1 << 30, time.Second},
+		{"small and old", 1000, 1000 * time.Hour},
+		{"small and new", 1000, time.Second},
+		{"from the future", 1000, -time.Hour},
+	} {
+		q.add(item{path: f.path, size: f.size, score: score(f.size, f.age)})
+	}
+	want := []string{"from the future", "small and new", "large and new", "small and old", "large and old"}
+	for i, w := range want {
+		if it, ok, _ := q.take(); !ok || it.path != w {
+			t.Errorf("%d: %q, want %q", i, it.path, w)
+		}
+	}
+	if _, ok, _ := q.take(); ok || q.len() != 0 {
+		t.Error("not empty")
+	}
+}
+
+func TestQueueHoldsAPathOnce(t *testing.T) {
+	q := newQueue()
+	q.add(item{path: "a", size: 1, score: 9})
+	q.add(item{path: "b", size: 1, score: 5})
+	q.add(item{path: "a", size: 2, score: 1})
+	if it, _, _ := q.take(); it.path != "a" || it.size != 2 {
+		t.Fatalf("%+v", it)
+	}
+	if it, _, _ := q.take(); it.path != "b" {
+		t.Fatalf("%+v", it)
+	}
+	_, ok, more := q.take()
+	if ok {
+		t.Fatal("a path twice")
+	}
+	q.add(item{path: "a"})
+	<-more
+}
+
+func TestQueueRetain(t *testing.T) {
+	const seed = 7
+	rng := rand.New(rand.NewPCG(seed, 0))
+	q := newQueue()
+	for i := range 1000 {
+		q.add(item{root: fmt.Sprint(i % 3), path: fmt.Sprint(i), score: rng.IntN(50)})
+	}
+	q.retain(func(root string) bool { return root != "1" })
+	last, n := -1, 0
+	for {
+		it, ok, _ := q.take()
+		if !ok {
+			break
+		}
+		if it.root == "1" || it.score < last {
+			t.Fatalf("after score %d: %+v", last, it)
+		}
+		last, n = it.score, n+1
+	}
+	if n != 667 {
+		t.Fatalf("%d kept", n)
+	}
+}

@@ -1,0 +1,78 @@
+package vault
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// randomBytes returns n incompressible bytes, the same for the same seed.
+func randomBytes(n int, seed byte) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{seed}).Read(b)
+	return b
+}
+
+// textBytes returns n bytes of lines that compress like a log or source text.
+func textBytes(n int, seed byte) []byte {
+	r := rand.New(rand.NewChaCha8([32]byte{seed}))
+	words := make([]string, 500)
+	for i := range words {
+		words[i] = fmt.Sprintf("%x", r.Uint64N(1<<(4+4*r.UintN(10))))
+	}
+	var b bytes.Buffer
+	for line := 0; b.Len() < n; line++ {
+		fmt.Fprintf(&b, "%06d", line)
+		for range 4 + r.IntN(10) {
+			b.WriteByte(' ')
+			b.WriteString(words[int(r.ExpFloat64()*60)%len(words)])
+		}
+		b.WriteByte('\n')
+	}
+	return b.Bytes()[:n]
+}
+
+func benchmarkInputs(b *testing.B, f func(b *testing.B, plaintext []byte)) {
+	for _, data := range []struct {
+		name string
+		make func(int, byte) []byte
+	}{{"random", randomBytes}, {"text", textBytes}} {
+		for _, size := range []int{1 << 20, 4 << 10, 200} {
+			b.Run(fmt.Sprintf("%s/%d", data.name, size), func(b *testing.B) {
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				f(b, data.make(size, 1))
+			})
+		}
+	}
+}
+
+func BenchmarkSeal(b *testing.B) {
+	k := NewKeyring(ID{1}, Key{2})
+	benchmarkInputs(b, func(b *testing.B, plaintext []byte) {
+		var object []byte
+		var err error
+		for b.Loop() {
+			if object, _, err = k.Seal(object[:0], Header{Type: TypeChunk}, plaintext); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkOpen(b *testing.B) {
+	k := NewKeyring(ID{1}, Key{2})
+	benchmarkInputs(b, func(b *testing.B, plaintext []byte) {
+		object, _, err := k.Seal(nil, Header{Type: TypeChunk}, plaintext)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var out []byte
+		for b.Loop() {
+			if out, _, err = k.Open(out[:0], object); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,309 @@
+package vault
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"sync"
+)
+
+// Cutter decides where the chunks of a file end. It is used by one goroutine.
+type Cutter interface {
+	// Max returns the length of the longest chunk, at most MaxPlaintext.
+	Max() int
+	// Cut returns the length of the chunk that buf starts with, or 0 if it does
+	// not end in buf; never 0 if buf is Max long. An earlier call for the same
+	// chunk returned 0 for the first seen bytes of buf.
+	Cut(buf []byte, seen int) int
+}
+
+// FixedCutter cuts chunks of its value in bytes.
+type FixedCutter int
+
+// Max implements [Cutter].
+func (c FixedCutter) Max() int { return int(c) }
+
+// Cut implements [Cutter].
+func (c FixedCutter) Cut(buf []byte, _ int) int {
+	if len(buf) < int(c) {
+		return 0
+	}
+	return int(c)
+}
+
+// WriteOptions tunes [Keyring.WriteContent].
+type WriteOptions struct {
+	// Cutter cuts the chunks. Default: FixedCutter of 1 MiB.
+	Cutter Cutter
+	// Workers is how many chunks are sealed at a time. Default: GOMAXPROCS.
+	Workers int
+	// Window is how many sealed objects may be in put at a time. Default: 4.
+	Window int
+}
+
+// chunkSize is the length of the chunks of the default cutter.
+const chunkSize = 1 << 20
+
+// WriteContent reads r to its end, seals what it reads and gives every object to
+// put, then returns the description for the record. Content of up to InlineMax
+// bytes makes no object.
+//
+// put is called from several goroutines at a time and in no particular order,
+// except that an object is put only after put has returned for everything it
+// refers to. object is valid until put returns. WriteContent blocks until r has
+// ended and every put has returned; it holds at most Workers+1 chunks in the
+// clear and Window sealed ones, whatever r's length.
+//
+// The first error of r, put or ctx ends it and is returned, wrapped; what put had
+// accepted by then stays where it is and is referred to by nothing.
+func (k *Keyring) WriteContent(ctx context.Context, r io.Reader, put func(ctx context.Context, object []byte, id ObjectID) error, opts WriteOptions) (Content, error) {
+	in := chunks{r: r, cutter: opts.Cutter}
+	if in.cutter == nil {
+		in.cutter = FixedCutter(chunkSize)
+	}
+	if in.cutter.Max() < 1 || in.cutter.Max() > MaxPlaintext {
+		return Content{}, fmt.Errorf("cut content: chunks of up to %d bytes, want 1 to %d", in.cutter.Max(), MaxPlaintext)
+	}
+	in.buf = plainBuffers.Get().(*[]byte)
+	*in.buf = (*in.buf)[:0]
+	defer func() { plainBuffers.Put(in.buf) }()
+	if err := in.fill(InlineMax + 1); err != nil {
+		return Content{}, fmt.Errorf("read content: %w", err)
+	}
+	if len(*in.buf) <= InlineMax {
+		return Content{Size: uint64(len(*in.buf)), Inline: slices.Clone(*in.buf)}, nil
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	w := contentWriter{
+		keys:   k,
+		put:    put,
+		plain:  make(chan struct{}, max(1, cmp.Or(opts.Workers, runtime.GOMAXPROCS(0)))),
+		sealed: make(chan struct{}, max(1, cmp.Or(opts.Window, 4))),
+	}
+	defer w.running.Wait()
+	defer cancel()
+	for {
+		chunk, err := in.next()
+		if err == io.EOF {
+			return w.finish(ctx)
+		}
+		if err != nil {
+			return Content{}, fmt.Errorf("read content: %w", err)
+		}
+		if err := w.write(ctx, chunk); err != nil {
+			return Content{}, err
+		}
+	}
+}
+
+// chunks cuts what it reads. Of buf, everything up to its length has been read.
+type chunks struct {
+	r      io.Reader
+	cutter Cutter
+	buf    *[]byte
+	ended  bool
+}
+
+// readStep is how much is read before the cutter looks again: what a cut leaves
+// over, less than that, is copied once.
+const readStep = 256 << 10
+
+// fill reads until buf is n long or r has ended. It is no io.ReadFull, which
+// gives a source that broke off and one that ended the same error.
+func (c *chunks) fill(n int) error {
+	buf := *c.buf
+	buf = slices.Grow(buf, max(0, n-len(buf)))
+	for len(buf) < n && !c.ended {
+		m, err := c.r.Read(buf[len(buf):n])
+		buf = buf[:len(buf)+m]
+		if err == io.EOF {
+			c.ended = true
+		} else if err != nil {
+			return err
+		}
+	}
+	*c.buf = buf
+	return nil
+}
+
+// next returns the next chunk, in a buffer that is the caller's to give back, or
+// io.EOF.
+func (c *chunks) next() (*[]byte, error) {
+	for seen := 0; ; {
+		buf := *c.buf
+		n := c.cutter.Cut(buf, seen)
+		if n == 0 && c.ended {
+			n = len(buf)
+		}
+		if n > 0 {
+			chunk := c.buf
+			c.buf = plainBuffers.Get().(*[]byte)
+			*c.buf = append(slices.Grow((*c.buf)[:0], min(cap(buf), c.cutter.Max())), buf[n:]...)
+			*chunk = buf[:n]
+			return chunk, nil
+		}
+		if c.ended {
+			return nil, io.EOF
+		}
+		seen = len(buf)
+		if err := c.fill(min(len(buf)+readStep, c.cutter.Max())); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// contentWriter seals chunks in goroutines of its own and gathers their entries
+// in order. Its methods are called by one goroutine, except seal.
+type contentWriter struct {
+	keys    *Keyring
+	put     func(ctx context.Context, object []byte, id ObjectID) error
+	running sync.WaitGroup
+	// plain and sealed hold a token for each chunk in the clear, counted from
+	// write, and each sealed one: they bound the memory in use.
+	plain, sealed chan struct{}
+	// pending are the pieces under way, in the order of the content.
+	pending []*piece
+	// levels are the entries of each level that no list has taken yet.
+	levels [][]Entry
+}
+
+// piece is a chunk under way; done is closed when entry or err is set.
+type piece struct {
+	entry Entry
+	err   error
+	done  chan struct{}
+}
+
+// write starts sealing a chunk and gathers what has become ready.
+func (w *contentWriter) write(ctx context.Context, chunk *[]byte) error {
+	select {
+	case w.plain <- struct{}{}:
+	case <-ctx.Done():
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	p := &piece{done: make(chan struct{})}
+	w.pending = append(w.pending, p)
+	w.running.Go(func() {
+		defer close(p.done)
+		p.entry, p.err = w.seal(ctx, chunk)
+	})
+	return w.gather(ctx, MaxRefs)
+}
+
+// seal seals and puts one chunk and gives its buffer back.
+func (w *contentWriter) seal(ctx context.Context, chunk *[]byte) (Entry, error) {
+	release := sync.OnceFunc(func() {
+		plainBuffers.Put(chunk)
+		<-w.plain
+	})
+	defer release()
+	select {
+	case w.sealed <- struct{}{}:
+	case <-ctx.Done():
+		return Entry{}, context.Cause(ctx)
+	}
+	defer func() { <-w.sealed }()
+	e := Entry{Size: uint64(len(*chunk)), Hash: w.keys.Hash(*chunk)}
+	object := objectBuffers.Get().(*[]byte)
+	defer objectBuffers.Put(object)
+	var err error
+	if *object, e.Ref, err = w.keys.Seal((*object)[:0], Header{Type: TypeChunk}, *chunk); err != nil {
+		return Entry{}, err
+	}
+	release()
+	if err := w.put(ctx, *object, e.Ref); err != nil {
+		return Entry{}, fmt.Errorf("put %v: %w", e.Ref, err)
+	}
+	return e, nil
+}
+
+// gather takes the entries of finished pieces, in order, and waits for some if
+// more than limit are pending.
+func (w *contentWriter) gather(ctx context.Context, limit int) error {
+	for len(w.pending) > 0 {
+		p := w.pending[0]
+		if len(w.pending) <= limit {
+			select {
+			case <-p.done:
+			default:
+				return nil
+			}
+		}
+		<-p.done
+		if p.err != nil {
+			return p.err
+		}
+		w.pending = w.pending[1:]
+		if err := w.add(ctx, 0, p.entry); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add adds an entry to a level. Everything it refers to has been put.
+func (w *contentWriter) add(ctx context.Context, level int, e Entry) error {
+	if level == len(w.levels) {
+		w.levels = append(w.levels, nil)
+	}
+	w.levels[level] = append(w.levels[level], e)
+	if len(w.levels[level]) > MaxRefs {
+		return w.list(ctx, level)
+	}
+	return nil
+}
+
+// list puts the first list of a level and adds it to the level above.
+func (w *contentWriter) list(ctx context.Context, level int) error {
+	entries := w.levels[level]
+	n := listEnd(entries)
+	part := Content{Level: uint8(level), Entries: entries[:n]}
+	plaintext := appendList(nil, part.Level, part.Entries)
+	e := Entry{Hash: w.keys.Hash(plaintext)}
+	for i := range part.Entries {
+		e.Size += part.Entries[i].Size
+	}
+	object, id, err := w.keys.Seal(nil, Header{Type: TypeList, Refs: part.Refs()}, plaintext)
+	if err != nil {
+		return err
+	}
+	if err := w.put(ctx, object, id); err != nil {
+		return fmt.Errorf("put %v: %w", id, err)
+	}
+	e.Ref = id
+	w.levels[level] = slices.Delete(entries, 0, n)
+	return w.add(ctx, level+1, e)
+}
+
+// finish waits for all pieces and returns the description. The level that has
+// made no list is the top.
+func (w *contentWriter) finish(ctx context.Context) (Content, error) {
+	if err := w.gather(ctx, 0); err != nil {
+		return Content{}, err
+	}
+	level := 0
+	for ; level < len(w.levels)-1; level++ {
+		for len(w.levels[level]) > 0 {
+			if err := w.list(ctx, level); err != nil {
+				return Content{}, err
+			}
+		}
+	}
+	c := Content{Level: uint8(level), Entries: w.levels[level]}
+	for i := range c.Entries {
+		c.Size += c.Entries[i].Size
+	}
+	return c, c.check()
+}
+
+// Buffers of chunks and of sealed chunks, apart because their sizes differ.
+var (
+	plainBuffers  = sync.Pool{New: func() any { return new([]byte) }}
+	objectBuffers = sync.Pool{New: func() any { return new([]byte) }}
+)
