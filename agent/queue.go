@@ -11,8 +11,6 @@ import (
 type item struct {
 	root, path string
 	size       int64
-	// noticed is when its change was noticed.
-	noticed time.Time
 	// score orders the queue, the least first.
 	score int
 }
@@ -32,7 +30,6 @@ type queue struct {
 	mu    sync.Mutex // guards what follows
 	heap  items
 	index map[string]*entry
-	bytes int64
 	// more is closed and replaced when an item is added.
 	more chan struct{}
 }
@@ -44,20 +41,17 @@ type entry struct {
 
 func newQueue() *queue { return &queue{index: map[string]*entry{}, more: make(chan struct{})} }
 
-// add puts an item in; what waits under the same path already takes its newer size
-// and keeps the time at which it was noticed.
+// add puts an item in; what waits under the same path already takes its newer size.
 func (q *queue) add(it item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if e := q.index[it.path]; e != nil {
-		q.bytes += it.size - e.size
 		e.size, e.score = it.size, min(e.score, it.score)
 		heap.Fix(&q.heap, e.at)
 		return
 	}
 	e := &entry{item: it}
 	q.index[it.path] = e
-	q.bytes += it.size
 	heap.Push(&q.heap, e)
 	close(q.more)
 	q.more = make(chan struct{})
@@ -73,16 +67,7 @@ func (q *queue) take() (item, bool, <-chan struct{}) {
 	}
 	e := heap.Pop(&q.heap).(*entry)
 	delete(q.index, e.path)
-	q.bytes -= e.size
 	return e.item, true, nil
-}
-
-// clear drops everything: it is found again by a scan.
-func (q *queue) clear() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.heap, q.bytes = nil, 0
-	clear(q.index)
 }
 
 // retain drops the items whose root is not wanted any more.
@@ -97,7 +82,6 @@ func (q *queue) retain(wanted func(root string) bool) {
 			continue
 		}
 		delete(q.index, e.path)
-		q.bytes -= e.size
 	}
 	clear(q.heap[len(kept):])
 	q.heap = kept

@@ -1,0 +1,5 @@
+//go:build !windows
+
+package watcher
+
+func underWine() bool { return false }
