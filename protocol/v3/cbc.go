@@ -112,7 +112,9 @@ type Decrypter struct {
 // NewDecrypter returns a Decrypter that writes to dst in pieces of up to
 // 64 KiB. The error is [ErrKey].
 func NewDecrypter(dst io.Writer, key SessionKey) (*Decrypter, error) {
-	mode, err := newCBC(key, cipher.NewCBCDecrypter)
+	mode, err := newCBC(key, func(block cipher.Block, iv []byte) cipher.BlockMode {
+		return newCBCDecrypter(key.bytes(), block, iv)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("decrypt: %w", err)
 	}

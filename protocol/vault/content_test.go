@@ -27,23 +27,21 @@ type store struct {
 
 func newStore() *store { return &store{objects: make(map[ObjectID][]byte)} }
 
-func (s *store) put(_ context.Context, object []byte, id ObjectID) error {
+func (s *store) put(_ context.Context, object []byte) (ObjectID, error) {
 	h, _, err := ParseHeader(object)
 	if err != nil {
-		return err
+		return ObjectID{}, err
 	}
-	if id != Identify(object) {
-		return errors.New("wrong id")
-	}
+	id := Identify(object)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ref := range h.Refs {
 		if s.objects[ref] == nil {
-			return fmt.Errorf("put before %v, to which it refers", ref)
+			return id, fmt.Errorf("put before %v, to which it refers", ref)
 		}
 	}
 	s.objects[id] = slices.Clone(object)
-	return nil
+	return id, nil
 }
 
 // fetch yields in an order of its own, as a store does, and overwrites what it
@@ -179,7 +177,7 @@ func TestNestedLists(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.put(t.Context(), object, id); err != nil {
+		if _, err := s.put(t.Context(), object); err != nil {
 			t.Fatal(err)
 		}
 		// Each chunk gets a list of its own, so few suffice for another level.
@@ -235,15 +233,15 @@ func TestWriteContentErrors(t *testing.T) {
 	k := testKeyring(t)
 	broken := errors.New("broken")
 	data := randomBytes(300_000, 1)
-	puts := func(n int) func(context.Context, []byte, ObjectID) error {
+	puts := func(n int) func(context.Context, []byte) (ObjectID, error) {
 		var mu sync.Mutex
-		return func(context.Context, []byte, ObjectID) error {
+		return func(_ context.Context, object []byte) (ObjectID, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			if n--; n < 0 {
-				return broken
+				return ObjectID{}, broken
 			}
-			return nil
+			return Identify(object), nil
 		}
 	}
 	canceled, cancel := context.WithCancelCause(t.Context())
@@ -252,7 +250,7 @@ func TestWriteContentErrors(t *testing.T) {
 		name string
 		ctx  context.Context
 		r    io.Reader
-		put  func(context.Context, []byte, ObjectID) error
+		put  func(context.Context, []byte) (ObjectID, error)
 		opts WriteOptions
 		want error
 	}{
@@ -291,7 +289,7 @@ func TestWriteContentBounds(t *testing.T) {
 			read += len(p)
 			return len(p), nil
 		})
-		put := func(ctx context.Context, _ []byte, _ ObjectID) error {
+		put := func(ctx context.Context, _ []byte) (ObjectID, error) {
 			mu.Lock()
 			started++
 			running++
@@ -301,7 +299,7 @@ func TestWriteContentBounds(t *testing.T) {
 			mu.Lock()
 			running--
 			mu.Unlock()
-			return ctx.Err()
+			return ObjectID{}, ctx.Err()
 		}
 		result := make(chan error, 1)
 		go func() {
@@ -338,11 +336,11 @@ func TestMemory(t *testing.T) {
 	k := testKeyring(t)
 	peak := watchMemory()
 	var mu sync.Mutex
-	c, err := k.WriteContent(t.Context(), stream(total), func(context.Context, []byte, ObjectID) error {
+	c, err := k.WriteContent(t.Context(), stream(total), func(_ context.Context, object []byte) (ObjectID, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		peak()
-		return nil
+		return Identify(object), nil
 	}, WriteOptions{})
 	if err != nil || c.Size != total {
 		t.Fatal(c.Size, err)
@@ -570,11 +568,11 @@ func BenchmarkWriteContent(b *testing.B) {
 	peak := watchMemory()
 	var mu sync.Mutex
 	for b.Loop() {
-		if _, err := k.WriteContent(b.Context(), stream(total), func(context.Context, []byte, ObjectID) error {
+		if _, err := k.WriteContent(b.Context(), stream(total), func(_ context.Context, object []byte) (ObjectID, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			peak()
-			return nil
+			return Identify(object), nil
 		}, WriteOptions{}); err != nil {
 			b.Fatal(err)
 		}

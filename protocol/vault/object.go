@@ -33,15 +33,25 @@ const (
 // Otherwise an error says that h or the plaintext's size is not allowed, and is
 // the caller's mistake. On error dst is returned unchanged in length.
 func (k *Keyring) Seal(dst []byte, h Header, plaintext []byte) ([]byte, ObjectID, error) {
+	start := len(dst)
+	dst, err := k.seal(dst, h, plaintext)
+	if err != nil {
+		return dst, ObjectID{}, err
+	}
+	return dst, Identify(dst[start:]), nil
+}
+
+// seal is Seal for callers that leave it to others to identify the object.
+func (k *Keyring) seal(dst []byte, h Header, plaintext []byte) ([]byte, error) {
 	k.mu.RLock()
 	e := k.newest
 	k.mu.RUnlock()
 	h.Epoch = e.number
 	if err := h.check(); err != nil {
-		return dst, ObjectID{}, fmt.Errorf("seal: %w", err)
+		return dst, fmt.Errorf("seal: %w", err)
 	}
 	if len(plaintext) > MaxPlaintext {
-		return dst, ObjectID{}, fmt.Errorf("seal: plaintext of %d bytes, the limit is %d", len(plaintext), MaxPlaintext)
+		return dst, fmt.Errorf("seal: plaintext of %d bytes, the limit is %d", len(plaintext), MaxPlaintext)
 	}
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
@@ -59,20 +69,20 @@ func (k *Keyring) Seal(dst []byte, h Header, plaintext []byte) ([]byte, ObjectID
 	dst = aead.Seal(dst[:enc], nonce, dst[enc:], s.aad)
 
 	if err := k.verify(s, e, dst[start:], enc-start, plaintext); err != nil {
-		return dst[:start], ObjectID{}, err
+		return dst[:start], err
 	}
-	return dst, Identify(dst[start:]), nil
+	return dst, nil
 }
 
 // verify opens the object that Seal made and compares. It takes everything from
-// the object's own bytes: a wrong compressor shows in the comparison with the
-// plaintext, a wrong key derivation or cipher output in the tag, a wrong siv in
-// its recomputation, a bit that flipped in memory meanwhile in one of them. All
-// that Open does is done but the copy of a raw payload; the second HMAC is most
-// of the cost, and nothing cheaper finds a siv with which no reader could open
-// the object.
+// the object's own bytes: a wrong compressor or a bit that flipped in the encoding
+// shows in the comparison with the caller's plaintext, a wrong key derivation or
+// cipher output, or a siv that flipped after it was used, in the tag. The siv is
+// not computed a second time, which would double the most expensive step: a siv
+// that is wrong although the encoding it was made from is right takes a processor
+// that miscalculates SHA-256, and then no id can be trusted either.
 func (k *Keyring) verify(s *scratch, e *epoch, object []byte, enc int, plaintext []byte) error {
-	codec, size, payload, err := k.decrypt(s, e, object, enc-sivSize)
+	codec, size, payload, err := k.decrypt(s, e, object, enc-sivSize, false)
 	if err == nil && codec == codecZstd {
 		s.plain = slices.Grow(s.plain[:0], size)
 		payload, err = decompress(s.plain, payload, size)
@@ -104,7 +114,7 @@ func (k *Keyring) Open(dst, object []byte) ([]byte, Header, error) {
 	}
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
-	codec, size, payload, err := k.decrypt(s, e, object, n)
+	codec, size, payload, err := k.decrypt(s, e, object, n, true)
 	if err == nil {
 		dst = slices.Grow(dst, size)
 		if codec == codecZstd {
@@ -119,9 +129,9 @@ func (k *Keyring) Open(dst, object []byte) ([]byte, Header, error) {
 	return dst[:len(dst)+size], h, nil
 }
 
-// decrypt authenticates an object whose siv stands at offset n and returns the
-// parts of its encoding; payload lies in s.
-func (k *Keyring) decrypt(s *scratch, e *epoch, object []byte, n int) (codec byte, size int, payload []byte, err error) {
+// decrypt authenticates an object whose siv stands at offset n, the siv itself only
+// if checkSIV says so, and returns the parts of its encoding; payload lies in s.
+func (k *Keyring) decrypt(s *scratch, e *epoch, object []byte, n int, checkSIV bool) (codec byte, size int, payload []byte, err error) {
 	s.aad = append(append(s.aad[:0], k.vault[:]...), object[:n]...)
 	siv, sealed := object[n:n+sivSize], object[n+sivSize:]
 	s.enc = slices.Grow(s.enc[:0], len(sealed)-tagSize)
@@ -129,8 +139,10 @@ func (k *Keyring) decrypt(s *scratch, e *epoch, object []byte, n int) (codec byt
 	if s.enc, err = aead.Open(s.enc, nonce, sealed, s.aad); err != nil {
 		return 0, 0, nil, ErrOpen
 	}
-	if want := e.sivOf(s.aad, s.enc); !hmac.Equal(siv, want[:]) {
-		return 0, 0, nil, ErrOpen
+	if checkSIV {
+		if want := e.sivOf(s.aad, s.enc); !hmac.Equal(siv, want[:]) {
+			return 0, 0, nil, ErrOpen
+		}
 	}
 	return decode(s.enc)
 }
@@ -165,9 +177,14 @@ func encode(dst, plaintext []byte) []byte {
 	start := len(dst)
 	raw := padme(encHeader + len(plaintext))
 	dst = append(dst, make([]byte, encHeader)...)
-	dst = encoder.EncodeAll(plaintext, dst)
-	codec := byte(codecZstd)
-	if padme(len(dst)-start) >= raw {
+	codec := byte(codecRaw)
+	if compressible(plaintext, dst) {
+		dst = encoder.EncodeAll(plaintext, dst)
+		codec = codecZstd
+	} else {
+		dst = append(dst, plaintext...)
+	}
+	if codec == codecZstd && padme(len(dst)-start) >= raw {
 		codec = codecRaw
 		dst = append(dst[:start+encHeader], plaintext...)
 	}
@@ -178,6 +195,30 @@ func encode(dst, plaintext []byte) []byte {
 	dst = dst[:start+padme(n-start)]
 	clear(dst[n:])
 	return dst
+}
+
+// Of plaintexts above probeAbove bytes, probes pieces of probeSize bytes are
+// compressed first. Photos, films and archives are most of what people keep, and
+// finding out that they do not compress takes as long as encrypting them.
+const (
+	probeAbove = 128 << 10
+	probes     = 16
+	probeSize  = 1 << 10
+)
+
+// compressible says whether trying to compress plaintext is worth it. It uses the
+// spare capacity of scratch.
+func compressible(plaintext, scratch []byte) bool {
+	if len(plaintext) <= probeAbove {
+		return true
+	}
+	for i := range probes {
+		piece := plaintext[i*(len(plaintext)-probeSize)/(probes-1):][:probeSize]
+		if len(encoder.EncodeAll(piece, scratch[len(scratch):])) < probeSize {
+			return true
+		}
+	}
+	return false
 }
 
 // decode takes an encoding apart and refuses any but the one that its codec,

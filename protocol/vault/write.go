@@ -49,7 +49,8 @@ const chunkSize = 1 << 20
 
 // WriteContent reads r to its end, seals what it reads and gives every object to
 // put, then returns the description for the record. Content of up to InlineMax
-// bytes makes no object.
+// bytes makes no object. put returns the object's id as [Identify] computes it:
+// a store does that anyway, and a second pass over all bytes would show.
 //
 // put is called from several goroutines at a time and in no particular order,
 // except that an object is put only after put has returned for everything it
@@ -59,7 +60,7 @@ const chunkSize = 1 << 20
 //
 // The first error of r, put or ctx ends it and is returned, wrapped; what put had
 // accepted by then stays where it is and is referred to by nothing.
-func (k *Keyring) WriteContent(ctx context.Context, r io.Reader, put func(ctx context.Context, object []byte, id ObjectID) error, opts WriteOptions) (Content, error) {
+func (k *Keyring) WriteContent(ctx context.Context, r io.Reader, put func(ctx context.Context, object []byte) (ObjectID, error), opts WriteOptions) (Content, error) {
 	in := chunks{r: r, cutter: opts.Cutter}
 	if in.cutter == nil {
 		in.cutter = FixedCutter(chunkSize)
@@ -160,7 +161,7 @@ func (c *chunks) next() (*[]byte, error) {
 // in order. Its methods are called by one goroutine, except seal.
 type contentWriter struct {
 	keys    *Keyring
-	put     func(ctx context.Context, object []byte, id ObjectID) error
+	put     func(ctx context.Context, object []byte) (ObjectID, error)
 	running sync.WaitGroup
 	// plain and sealed hold a token for each chunk in the clear, counted from
 	// write, and each sealed one: they bound the memory in use.
@@ -213,12 +214,12 @@ func (w *contentWriter) seal(ctx context.Context, chunk *[]byte) (Entry, error) 
 	object := objectBuffers.Get().(*[]byte)
 	defer objectBuffers.Put(object)
 	var err error
-	if *object, e.Ref, err = w.keys.Seal((*object)[:0], Header{Type: TypeChunk}, *chunk); err != nil {
+	if *object, err = w.keys.seal((*object)[:0], Header{Type: TypeChunk}, *chunk); err != nil {
 		return Entry{}, err
 	}
 	release()
-	if err := w.put(ctx, *object, e.Ref); err != nil {
-		return Entry{}, fmt.Errorf("put %v: %w", e.Ref, err)
+	if e.Ref, err = w.put(ctx, *object); err != nil {
+		return Entry{}, fmt.Errorf("put chunk: %w", err)
 	}
 	return e, nil
 }
@@ -269,14 +270,13 @@ func (w *contentWriter) list(ctx context.Context, level int) error {
 	for i := range part.Entries {
 		e.Size += part.Entries[i].Size
 	}
-	object, id, err := w.keys.Seal(nil, Header{Type: TypeList, Refs: part.Refs()}, plaintext)
+	object, err := w.keys.seal(nil, Header{Type: TypeList, Refs: part.Refs()}, plaintext)
 	if err != nil {
 		return err
 	}
-	if err := w.put(ctx, object, id); err != nil {
-		return fmt.Errorf("put %v: %w", id, err)
+	if e.Ref, err = w.put(ctx, object); err != nil {
+		return fmt.Errorf("put list: %w", err)
 	}
-	e.Ref = id
 	w.levels[level] = slices.Delete(entries, 0, n)
 	return w.add(ctx, level+1, e)
 }

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"backstay/agent"
+	"backstay/internal/cli"
+)
+
+func backupCommand() *cobra.Command {
+	var debug bool
+	cmd := &cobra.Command{
+		Use:   "backup [PATH...]",
+		Short: "Send everything once, with a progress bar, and end when it is durable",
+		Long: `Send the files of transfer.info once, or only those under the paths given, and end
+when the server has acknowledged them. Exit code 3: done, but some files are not
+protected; each is named on standard error with the reason.`,
+	}
+	protocol := protocolFlag(cmd)
+	cmd.Flags().BoolVar(&debug, "debug", false, "log everything, with file names")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkProtocol(*protocol); err != nil {
+			return err
+		}
+		level := slog.LevelWarn
+		if debug {
+			level = slog.LevelDebug
+		}
+		o, closeLog, err := options(cmd, level)
+		if err != nil {
+			return err
+		}
+		defer closeLog()
+		bar := newBar(cmd)
+		o.Events = bar.event
+		report, err := agent.Backup(cmd.Context(), o, args)
+		bar.wait()
+		for _, p := range report.Problems {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s is NOT protected: %s\n", cli.Name(p.Path), p.Text())
+		}
+		if err != nil {
+			return withCode(err)
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%d files safe, %s\n", report.Files, cli.Bytes(report.Bytes))
+		if n := len(report.Problems); n > 0 {
+			return cli.WithCode(cli.CodeUnprotected, fmt.Errorf("%d not protected, named above", n))
+		}
+		return nil
+	}
+	return cmd
+}
+
+// bar is a progress bar on a terminal and nothing elsewhere.
+type bar struct {
+	progress *mpb.Progress
+	bytes    *mpb.Bar
+	total    int64
+}
+
+func newBar(cmd *cobra.Command) *bar {
+	b := &bar{}
+	if !cli.IsTerminal(cmd.ErrOrStderr()) {
+		return b
+	}
+	b.progress = mpb.NewWithContext(cmd.Context(), mpb.WithOutput(cmd.ErrOrStderr()))
+	b.bytes = b.progress.AddBar(0,
+		mpb.PrependDecorators(decor.CountersKiloByte("% .1f / % .1f")),
+		mpb.AppendDecorators(decor.Percentage(), decor.Name("  "), decor.AverageSpeed(decor.SizeB1000(0), "% .1f"),
+			decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO)))
+	return b
+}
+
+func (b *bar) event(e agent.Event) {
+	if b.bytes == nil {
+		return
+	}
+	switch e.Kind {
+	case agent.Planned:
+		b.total += e.Size
+		b.bytes.SetTotal(b.total, false)
+	case agent.Sent:
+		b.bytes.IncrInt64(e.Size)
+	}
+}
+
+// wait leaves the bar as it is and gives the terminal back.
+func (b *bar) wait() {
+	if b.bytes != nil {
+		b.bytes.SetTotal(-1, true)
+		b.progress.Wait()
+	}
+}

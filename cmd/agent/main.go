@@ -1,0 +1,112 @@
+// The agent watches folders and keeps a second copy of them on a server.
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"backstay/agent"
+	"backstay/agent/config"
+	"backstay/internal/cli"
+	"backstay/internal/logging"
+)
+
+func main() { os.Exit(cli.Run(command())) }
+
+// memoryLimit makes the collector work harder near the agent's promised bound
+// rather than let the heap double.
+const memoryLimit = 100 << 20
+
+func init() { debug.SetMemoryLimit(memoryLimit) }
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "agent",
+		Short: "Keep a second copy of your folders, seconds after every change",
+		Long: `The agent watches the folders listed in transfer.info and sends what changes to a
+server that keeps every version.
+
+  agent try ~/Documents          see it work: a private server and an agent in one
+  agent run --protocol 3         keep going, in the foreground
+  agent backup --protocol 3      one pass over everything, then end
+
+The configuration folder is the one given with --config, else the working folder
+if it holds a transfer.info, else the user's own. transfer.info: line 1 the server
+as host:port, line 2 a name for this machine, then one folder or file a line;
+lines that start with # are comments, with ! exclude patterns.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some files are not
+protected, 4 not set up or the server cannot be reached, 5 what came back is not
+what was sent.`,
+	}
+	f := root.PersistentFlags()
+	f.String("config", "", "configuration folder")
+	f.String("state", "", "state folder (default "+config.DefaultState()+")")
+	root.AddCommand(tryCommand(), runCommand(), backupCommand())
+	return root
+}
+
+// protocolFlag is --protocol. Version 3 is never chosen silently: its cryptography
+// is broken, so a person says that it is wanted.
+func protocolFlag(cmd *cobra.Command) *int {
+	return cmd.Flags().Int("protocol", 0, "protocol to speak with the server: 3")
+}
+
+func checkProtocol(version int) error {
+	if version != 3 {
+		return cli.Usage("say --protocol 3: it is the only protocol this version speaks, and it does not keep secrets from the network")
+	}
+	return nil
+}
+
+// options reads the flags every command has. The closer is the log's.
+func options(cmd *cobra.Command, level slog.Level) (agent.Options, func() error, error) {
+	var o agent.Options
+	named, err := cmd.Flags().GetString("config")
+	if err != nil {
+		return o, nil, err
+	}
+	if o.Folder, err = config.Folder(named); err != nil {
+		return o, nil, err
+	}
+	state, err := cmd.Flags().GetString("state")
+	if err != nil {
+		return o, nil, err
+	}
+	if state == "" {
+		state = config.DefaultState()
+	}
+	if o.State, err = filepath.Abs(state); err != nil {
+		return o, nil, err
+	}
+	c, err := config.Load(o.Folder)
+	if err != nil {
+		return o, nil, withCode(err)
+	}
+	file := c.Settings.LogFile
+	switch file {
+	case "":
+		file = filepath.Join(o.State, "agent.log")
+	case "off":
+		file = ""
+	}
+	log, closer := logging.New(cmd.ErrOrStderr(), logging.Options{Level: level, File: file})
+	o.Log = log
+	return o, closer.Close, nil
+}
+
+// withCode gives the agent's errors their exit codes.
+func withCode(err error) error {
+	switch {
+	case errors.Is(err, config.ErrNotSetUp), errors.Is(err, agent.ErrUnreachable):
+		return cli.WithCode(cli.CodeUnreachable, err)
+	case errors.Is(err, agent.ErrOutOfScope):
+		return cli.WithCode(cli.CodeUsage, err)
+	}
+	return err
+}
