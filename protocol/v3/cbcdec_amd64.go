@@ -44,7 +44,7 @@ func newCBCKernel(key, iv []byte) *cbcKernel {
 		switch {
 		case i%nk == 0:
 			t = subWord(bits.RotateLeft32(t, -8)) ^ rcon
-			rcon = rcon<<1 ^ rcon>>7*0x11b
+			rcon = rcon<<1 ^ (rcon>>7)*0x11b
 		case nk > 6 && i%nk == 4:
 			t = subWord(t)
 		}
@@ -62,17 +62,17 @@ func (*cbcKernel) BlockSize() int { return aes.BlockSize }
 // is at least as long. It panics if src is not whole blocks or dst is too
 // short.
 func (k *cbcKernel) CryptBlocks(dst, src []byte) {
-	if len(src)%aes.BlockSize != 0 {
-		panic("v3: CBC decryption of a partial block")
+	if len(src)%aes.BlockSize != 0 || len(dst) < len(src) {
+		panic("v3: CBC decryption of a partial block, or into too short a slice")
 	}
-	decryptCBC(&k.keys, k.rounds, &k.iv, dst[:len(src)], src)
+	decryptCBC(&k.keys, k.rounds, &k.iv, dst, src)
 }
 
 // Format prints REDACTED for every verb.
 func (*cbcKernel) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// decryptCBC decrypts src, whole blocks, into as many bytes of dst, and leaves
-// its last block in iv. It checks nothing.
+// decryptCBC decrypts src, whole blocks, into the start of dst and leaves its
+// last block in iv. It checks nothing.
 //
 //go:noescape
 func decryptCBC(keys *[60]uint32, rounds int, iv *[aes.BlockSize]byte, dst, src []byte)
