@@ -21,6 +21,12 @@ const (
 	// idleSession is how long a session is kept without anything to send:
 	// long enough for the next save, shorter than what servers put up with.
 	idleSession = 20 * time.Second
+	// A root that cannot be trusted, because it is missing for example, is looked
+	// at every retryRoot, other problems of reading every retryRead, and what
+	// the server did not take every retrySend: it costs sending it.
+	retryRoot = 5 * time.Second
+	retryRead = time.Minute
+	retrySend = 15 * time.Minute
 	// fuzzyAfter is how often a file that changes while it is read is tried
 	// in vain before a copy that may mix two states is better than none.
 	fuzzyAfter = 3
@@ -173,6 +179,9 @@ func (w *work) end() {
 func (w *work) plan(ctx context.Context) error {
 	rescan := time.NewTimer(time.Duration(w.config().Settings.Rescan))
 	defer rescan.Stop()
+	retry := time.NewTicker(retryRoot)
+	defer retry.Stop()
+	read, sent := time.Now(), time.Now()
 	for {
 		w.mu.Lock()
 		scans := w.rescans
@@ -198,6 +207,15 @@ func (w *work) plan(ctx context.Context) error {
 			return nil
 		case <-w.wake:
 		case <-settled:
+		case now := <-retry.C:
+			readDue, sendDue := now.Sub(read) >= retryRead, now.Sub(sent) >= retrySend
+			if readDue {
+				read = now
+			}
+			if sendDue {
+				sent = now
+			}
+			w.retry(readDue, sendDue)
 		case <-rescan.C:
 			if err := w.reload(); err != nil {
 				w.tell(Event{Kind: Notice, Text: err.Error()})
@@ -206,6 +224,24 @@ func (w *work) plan(ctx context.Context) error {
 				w.Rescan(r.path, "interval")
 			}
 			rescan.Reset(time.Duration(w.config().Settings.Rescan))
+		}
+	}
+}
+
+// retry looks again at roots that have a problem and, if they are due, at what
+// could not be read or sent.
+func (w *work) retry(read, send bool) {
+	w.agent.mu.Lock()
+	problems := maps.Clone(w.problems)
+	w.agent.mu.Unlock()
+	for _, r := range w.rootsNow() {
+		for path, p := range problems {
+			switch {
+			case path == r.path && !p.sending:
+				w.Rescan(r.path, "it had a problem")
+			case below(r.path, path) && (p.sending && send || !p.sending && read):
+				w.do(func() { w.touch(r.path, path) })
+			}
 		}
 	}
 }

@@ -151,14 +151,14 @@ func (s *sender) deliver(ctx context.Context, it item, fuzzy bool) (outcome, err
 
 // sendProblem explains why the server did not take a file.
 func sendProblem(path string, err error) *facts.Problem {
-	p := &facts.Problem{Path: path, Err: err, Fix: "it is tried again at the next scan; ask the server's administrator, whose log says more"}
+	p := &facts.Problem{Path: path, Err: err, Fix: "it is tried again every 15 minutes; ask the server's administrator, whose log says more"}
 	switch {
 	case errors.Is(err, v3.ErrTooLarge):
 		p.Reason = "it is larger than the 4 GiB that protocol version 3 can carry"
 		p.Fix = "exclude it in transfer.info, or keep a copy elsewhere"
 	case errors.Is(err, v3.ErrChecksum):
 		p.Reason = "the server's copy differed from what was sent, three times"
-		p.Fix = "it is tried again at the next scan; check the network and the server's disk"
+		p.Fix = "it is tried again every 15 minutes; check the network and the server's disk"
 	default:
 		p.Reason = "the server refused it: " + err.Error()
 	}
