@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -93,9 +92,6 @@ func ConfigFolder() string {
 
 // DefaultData is the data folder where --data does not name one.
 func DefaultData() string {
-	if runtime.GOOS != "windows" && os.Geteuid() == 0 {
-		return "/var/lib/backstay"
-	}
 	return filepath.Join(xdg.DataHome, "backstay", "server")
 }
 

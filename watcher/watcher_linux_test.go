@@ -1,7 +1,6 @@
 package watcher
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"os"
@@ -42,6 +41,13 @@ var contractLinux = []struct {
 			must(t, unix.Munmap(mem))
 			must(t, f.Close())
 		}, []string{"f"}},
+	}},
+	{"folders that change places", func(t *testing.T, root, _ string) { write(t, root+"/left/f", "1"); write(t, root+"/right/g", "1") }, []step{
+		{func(t *testing.T, root, _ string) {
+			must(t, unix.Renameat2(unix.AT_FDCWD, root+"/left", unix.AT_FDCWD, root+"/right", unix.RENAME_EXCHANGE))
+		}, []string{"left", "right", "left/g", "right/f"}},
+		{func(t *testing.T, root, _ string) { write(t, root+"/left/h", "1") }, []string{"left/h"}},
+		{func(t *testing.T, root, _ string) { write(t, root+"/right/h", "1") }, []string{"right/h"}},
 	}},
 	{"names that are not text", nil, []step{
 		{func(t *testing.T, root, _ string) { write(t, root+"/\xff\n/\xfe", "1") }, []string{"\xff\n/\xfe"}},
@@ -123,7 +129,7 @@ func TestDeeperThanPathMax(t *testing.T) {
 func TestOverflow(t *testing.T) {
 	t.Parallel()
 	root := tempDir(t)
-	b := newBackend().(*inotify)
+	b := newBackend().(*notifier)
 	found := make(map[string]bool) // guarded by the recorder's goroutine, then by its end
 	r := newRecorder()
 	r.onRescan = func(root string) {
@@ -184,12 +190,10 @@ func TestWatchesAreShared(t *testing.T) {
 	t.Parallel()
 	root := tempDir(t)
 	write(t, root+"/a/b/f", "1")
-	b := newBackend().(*inotify)
+	b := newBackend().(*notifier)
 	s := start(t, b, quick, Root{Path: root}, Root{Path: root + "/a"}, Root{Path: root + "/a/b/f"})
 	kernel := func() int {
-		info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", b.fd))
-		must(t, err)
-		return strings.Count(string(info), "inotify wd:")
+		return len(b.fs.WatchList())
 	}
 	if n := kernel(); n != 3 {
 		t.Errorf("%d watches for 3 directories", n)
@@ -200,24 +204,6 @@ func TestWatchesAreShared(t *testing.T) {
 	s.roots <- []Root{{Path: root + "/a"}}
 	eventually(t, func() bool { return kernel() == 1 }, func() string { return fmt.Sprint(kernel(), " watches for 1 directory") })
 	s.stop()
-}
-
-// TestSharedWatchRace has one root give up a watch just when another has asked for it.
-func TestSharedWatchRace(t *testing.T) {
-	b := newBackend().(*inotify)
-	defer b.close()
-	dir, err := os.Open(tempDir(t))
-	must(t, err)
-	defer dir.Close()
-	leaving, coming := newQueue(), newQueue()
-	id, err := b.watch(dir, true, leaving)
-	must(t, err)
-	_, removed, err := b.start()
-	must(t, err)
-	b.unwatch(id, leaving)
-	if b.subscribe(id, coming, removed) {
-		t.Error("a root has a watch that is no more")
-	}
 }
 
 // TestPolledAboveWatched has a folder that is watched change places where that is only found out by comparing.
@@ -251,7 +237,7 @@ func TestLinkInsteadOfFolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &puppet{}
 		s := start(t, p, Options{}, Root{Path: root})
-		p.push(root, "d", isDir|appeared)
+		p.push(root, "d", appeared)
 		time.Sleep(time.Second)
 		if _, st := s.told(root); st.Watched != 1 || st.Unreadable != nil || !slices.Equal(s.seen(root), []string{root + "/d"}) {
 			t.Errorf("state %+v, reported %q", st, s.seen(root))
@@ -407,6 +393,30 @@ func TestMounts(t *testing.T) {
 	must(t, unix.Unmount(root+"/mnt point", 0))
 }
 
+// TestDiskSwapped has a disk taken out and put back between two looks, which nothing but the end of its watches shows.
+func TestDiskSwapped(t *testing.T) {
+	if !inNamespace(t, "--mount") {
+		return
+	}
+	dir := tempDir(t)
+	root, disk := dir+"/root", dir+"/root/mnt"
+	must(t, os.MkdirAll(disk, 0o755))
+	must(t, unix.Mount("none", disk, "tmpfs", 0, ""))
+	must(t, os.Mkdir(disk+"/d", 0o755))
+	s := start(t, newBackend(), Options{LookInterval: time.Hour}, Root{Path: root})
+	before := mounts(place{dir: root})
+	must(t, unix.Unmount(disk, 0))
+	must(t, unix.Mount("none", disk, "tmpfs", 0, ""))
+	must(t, os.Mkdir(disk+"/d", 0o755))
+	t.Logf("the table shows it: %v", mounts(place{dir: root}) != before)
+	s.see(t, root, disk+"/d")
+	s.reset()
+	write(t, disk+"/d/f", "1")
+	s.see(t, root, disk+"/d/f")
+	s.stop()
+	must(t, unix.Unmount(disk, 0))
+}
+
 func TestUnreadable(t *testing.T) {
 	const nobody = 65534
 	if os.Getuid() == 0 {
@@ -453,26 +463,4 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("state %+v", st)
 	}
 	s.stop()
-}
-
-func FuzzNotices(f *testing.F) {
-	whole := binary.NativeEndian.AppendUint32(nil, 7)
-	whole = binary.NativeEndian.AppendUint32(whole, unix.IN_CREATE|unix.IN_ISDIR)
-	whole = binary.NativeEndian.AppendUint32(whole, 0)
-	whole = binary.NativeEndian.AppendUint32(whole, 8)
-	whole = append(whole, "name\x00\x00\x00\x00"...)
-	f.Add(whole)
-	f.Add(whole[:20])
-	f.Fuzz(func(t *testing.T, buf []byte) {
-		size := 0
-		for n := range notices(buf) {
-			size += unix.SizeofInotifyEvent + len(n.name)
-			if strings.Contains(n.name, "\x00") {
-				t.Errorf("name %q", n.name)
-			}
-		}
-		if size > len(buf) {
-			t.Errorf("%d bytes of notices in %d", size, len(buf))
-		}
-	})
 }
