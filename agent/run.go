@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -408,35 +407,18 @@ func (w *work) deliver(ctx context.Context, s *sender, it item) (outcome, error)
 
 // follow applies changes to the configuration while the agent runs.
 func (w *work) follow(ctx context.Context) error {
-	var files []watcher.Root
-	for _, name := range []string{config.TransferFile, config.PortFile, config.SettingsFile} {
-		files = append(files, watcher.Root{Path: filepath.Join(w.o.Folder, name)})
+	err := config.Follow(ctx, w.o.Folder, func() {
+		if err := w.reload(); err != nil {
+			w.tell(Event{Kind: Notice, Text: fmt.Sprintf("%v; what was in force before stays", err)})
+		}
+	})
+	if err != nil {
+		// Protecting files matters more: the next scan of everything reads
+		// the configuration, too.
+		w.log.Warn("changes to the configuration are noticed late", "err", err)
 	}
-	sets := make(chan []watcher.Root, 1)
-	sets <- files
-	return watcher.Run(ctx, sets, configSink{w}, watcher.Options{})
+	return nil
 }
-
-// configSink is told of changes to the configuration's files.
-type configSink struct{ w *work }
-
-// Changed implements watcher.Sink.
-func (c configSink) Changed(string, []string) {
-	switch err := c.w.reload(); {
-	case err != nil:
-		c.w.tell(Event{Kind: Notice, Text: fmt.Sprintf("%v; what was in force before stays", err)})
-	}
-}
-
-// Rescan implements watcher.Sink.
-func (c configSink) Rescan(root string, why watcher.Reason) {
-	if why != watcher.Started {
-		c.Changed(root, nil)
-	}
-}
-
-// State implements watcher.Sink.
-func (configSink) State(string, watcher.State) {}
 
 // reload reads the configuration again and puts it in force if it can be
 // understood and says something new.

@@ -207,8 +207,7 @@ func goroutines() []string {
 	pprof.Lookup("goroutine").WriteTo(&all, 2)
 	return slices.DeleteFunc(strings.Split(all.String(), "\n\n"), func(stack string) bool {
 		return !strings.Contains(stack, "watcher.(*tree)") && !strings.Contains(stack, "watcher.(*outbox)") &&
-			!strings.Contains(stack, "watcher.(*notifier)") && !strings.Contains(stack, "fsnotify.(*inotify)") &&
-			!strings.Contains(stack, "watcher.(*changes)")
+			!strings.Contains(stack, "watcher.(*inotify)") && !strings.Contains(stack, "watcher.(*changes)")
 	})
 }
 

@@ -13,13 +13,13 @@ type event struct {
 	what what
 }
 
-// what says more about an event. Zero is a change to an entry that is no directory, or to the watched directory itself.
+// what says more about an event. Zero is a change to an entry that is no directory.
 type what uint8
 
 const (
-	appeared   what = 1 << iota // the entry was created here, or moved here
+	isDir      what = 1 << iota // the entry is, or was, a directory
+	appeared                    // it was created here, or moved here
 	vanished                    // it was deleted, or moved away
-	touched                     // its attributes were changed
 	ended                       // the watch is no more: its directory was deleted or unmounted; name is empty
 	maybeMoved                  // the watched directory itself may be somewhere else now; name is empty
 	mounted                     // a filesystem came or went

@@ -327,19 +327,24 @@ func (t *tree) handleEntry(ctx context.Context, n *dir, in string, e event) {
 		}
 		return
 	}
+	folder := e.what&isDir != 0
 	if e.what&vanished != 0 {
 		if c := n.sub[e.name]; c != nil {
 			t.drop(c) // its watch, and those below it, live on under another name if it was renamed
+			folder = true
 		}
 	}
-	folder := e.what != 0 && t.isDir(path)
+	if t.covered() && e.what&appeared != 0 {
+		info, err := os.Lstat(path)
+		folder = err == nil && info.IsDir()
+	}
 	if t.skipped(in, e.name, folder) {
 		return
 	}
 	t.changed(ctx, path)
 	switch {
 	case !folder:
-	case !t.covered():
+	case !t.covered(): // even what vanished: of two folders that change places, the second goes after the first has come
 		t.visit(ctx, t.child(n, e.name), path, true)
 	case e.what&appeared != 0:
 		t.visit(ctx, nil, path, true)
@@ -524,37 +529,17 @@ func (t *tree) open(path string) (*os.File, error) {
 	if !errors.Is(err, syscall.ENAMETOOLONG) {
 		return f, err
 	}
-	err = t.stepwise(path, func(root *os.Root, rel string) error {
-		f, err = root.OpenFile(rel, openFlags, 0)
-		return err
-	})
-	return f, err
-}
-
-// isDir reports whether there is a directory at path.
-func (t *tree) isDir(path string) bool {
-	info, err := os.Lstat(path)
-	if errors.Is(err, syscall.ENAMETOOLONG) {
-		err = t.stepwise(path, func(root *os.Root, rel string) error {
-			info, err = root.Lstat(rel)
-			return err
-		})
-	}
-	return err == nil && info.IsDir()
-}
-
-// stepwise does something to a path that is longer than the system takes, though trees may be that deep; os.Root goes step by step.
-func (t *tree) stepwise(path string, do func(root *os.Root, rel string) error) error {
+	// Trees may be deeper than a path may be long; os.Root goes step by step.
 	root, err := os.OpenRoot(t.at.dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer root.Close()
 	rel, err := filepath.Rel(t.at.dir, path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return do(root, rel)
+	return root.OpenFile(rel, openFlags, 0)
 }
 
 // entries yields what is in f, or the one file that is the root. It ends after an error.

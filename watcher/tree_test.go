@@ -75,9 +75,9 @@ func TestQueue(t *testing.T) {
 	q := newQueue()
 	for range 2 {
 		q.push(event{1, "file", 0})
-		q.push(event{1, "dir", appeared})
+		q.push(event{1, "dir", isDir | appeared})
 	}
-	want := []event{{1, "file", 0}, {1, "dir", appeared}, {1, "dir", appeared}}
+	want := []event{{1, "file", 0}, {1, "dir", isDir | appeared}, {1, "dir", isDir | appeared}}
 	if events, lost := q.take(); lost || !slices.Equal(events, want) {
 		t.Errorf("took %v, lost %v", events, lost)
 	}
@@ -287,7 +287,7 @@ func TestVanishingRoot(t *testing.T) {
 		deleted func(p *puppet, root string) // what the system says then
 	}{
 		{"its entries were deleted", func(p *puppet, root string) {
-			p.push(root, "d", vanished)
+			p.push(root, "d", isDir|vanished)
 			p.push(root, "f", 0)
 		}},
 		{"its watch ended", func(p *puppet, root string) { p.push(root, "", ended) }},
@@ -331,10 +331,10 @@ func TestStaleNotices(t *testing.T) {
 		if _, st := s.told(root); st.Watched != 3 {
 			t.Fatalf("state %+v", st)
 		}
-		p.push(root, "never", appeared)
-		p.push(root, "never", vanished)
-		p.push(root, "a", vanished) // then it was made again
-		p.push(root, "a", appeared)
+		p.push(root, "never", isDir|appeared)
+		p.push(root, "never", isDir|vanished)
+		p.push(root, "a", isDir|vanished) // then it was made again
+		p.push(root, "a", isDir|appeared)
 		p.push(root+"/a", "", maybeMoved)
 		p.push(root+"/a/sub", "", ended)
 		time.Sleep(time.Second)

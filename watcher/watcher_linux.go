@@ -1,339 +1,190 @@
 package watcher
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
-	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 )
 
-// A notifier is one fsnotify.Watcher, shared by all roots since a user has few of the inotify instances beneath.
-//
-// fsnotify knows a directory by the name it was added under, for as long as it is neither moved nor deleted. Real names are
-// of no use for that: they change with every folder above, lead elsewhere in the next moment, may be too long, and one
-// directory may have several. So a directory is added as a descriptor in /proc, which leads to the very directory that will
-// be read, under a name that is used only once; see spell. The trees alone know real names.
-type notifier struct {
-	adding sync.Mutex // makes watch, unwatch and audit happen one at a time. The reader must not need it: see mu
-	fs     *fsnotify.Watcher
-	again  []*os.File // each is /proc/self/fd, in which it is found itself
-	spelt  uint32     // names given out
+// An inotify is one instance of the kernel's inotify, shared by all roots since a user has few of them. The kernel keeps one
+// watch per directory and instance, known by a descriptor whatever the directory is called. The descriptors are what ties
+// notices to the trees; the trees alone know names, which renames and mounts make ambiguous.
+type inotify struct {
+	mu      sync.Mutex // guards all below; never held while the kernel looks up a path, which may hang
+	file    *os.File   // nil until first used
+	fd      int        // of file, whose Fd method would make reading block
+	queues  map[int][]*queue
+	removed int // counts removed watches
 
-	mu     sync.Mutex // guards all below; never held while fsnotify is called, which may wait for the reader
-	byName map[string]*watch
-	byID   map[int]*watch
-	byFile map[file]*watch
-	blurry map[file]bool // several directories at once claimed to be this one
-	last   int           // newest id
-
-	stop chan struct{} // closed by close
-	work sync.WaitGroup
+	reader sync.WaitGroup
 }
 
-// A watch is one directory known to fsnotify.
-type watch struct {
-	id     int
-	name   string
-	file   file
-	queues []*queue
-}
+// wanted selects the notices. IN_MODIFY is for files that stay open, IN_CLOSE_WRITE for those written through a mapping. The
+// end of a watch is always reported.
+const wanted = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_MOVE_SELF |
+	unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_ATTRIB | unix.IN_ONLYDIR | unix.IN_EXCL_UNLINK
 
-// A file tells directories apart as long as they exist.
-type file struct{ dev, ino uint64 }
+func newBackend() backend { return &inotify{queues: make(map[int][]*queue)} }
 
-func newBackend() backend {
-	return &notifier{
-		byName: make(map[string]*watch), byID: make(map[int]*watch), byFile: make(map[file]*watch),
-		blurry: make(map[file]bool), stop: make(chan struct{}),
-	}
-}
+func (b *inotify) recursive() bool { return false }
 
-func (b *notifier) recursive() bool { return false }
-
-func (b *notifier) watch(dir *os.File, _ bool, q *queue) (int, error) {
-	info, err := dir.Stat()
-	if err != nil {
-		return 0, fmt.Errorf("its identity cannot be read (%w)", reason(err))
-	}
-	stat := info.Sys().(*syscall.Stat_t)
-	which := file{stat.Dev, stat.Ino}
-
-	b.adding.Lock()
-	defer b.adding.Unlock()
-	if err := b.start(); err != nil {
-		return 0, err
-	}
+func (b *inotify) watch(dir *os.File, _ bool, q *queue) (int, error) {
+	// By descriptor it is the very directory that will be read, and its path may be longer than the system takes.
+	path := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))
 	for {
-		old, w, err := b.enter(which, b.spell(dir), q)
+		fd, removed, err := b.start()
 		if err != nil {
 			return 0, err
 		}
-		err = b.fs.Add(w.name)
-		switch {
-		case errors.Is(err, unix.ENOSPC):
-			err = fmt.Errorf("the system's limit of %s watched folders is reached; raise fs.inotify.max_user_watches", limit("watches"))
-		case err != nil:
-			err = fmt.Errorf("the system refuses to watch it (%w)", err)
-		case old == nil:
-			return w.id, nil
+		id, err := unix.InotifyAddWatch(fd, path, wanted)
+		if errors.Is(err, unix.ENOSPC) {
+			return 0, fmt.Errorf("the system's limit of %s watched folders is reached; raise fs.inotify.max_user_watches", limit("watches"))
+		} else if err != nil {
+			return 0, fmt.Errorf("the system refuses to watch it (%w)", err)
 		}
-		b.forget(w)
-		if err != nil {
-			return 0, err
+		if b.subscribe(id, q, removed) {
+			return id, nil
 		}
-		// fsnotify keeps the first name of a directory, and does not say so.
-		if err := b.fs.Remove(w.name); errors.Is(err, fsnotify.ErrNonExistentWatch) {
-			if b.join(old, q) {
-				return old.id, nil
-			}
-			continue
-		}
-		// The old watch was of another directory. If that still exists, numbers do not tell directories apart here.
-		if b.fs.Remove(old.name) == nil {
-			b.mu.Lock()
-			b.blurry[which] = true
-			b.mu.Unlock()
-		}
-		b.end(old)
 	}
 }
 
-// enter makes q hear of a new watch, before it begins, and returns the one that the directory seems to have already.
-func (b *notifier) enter(which file, name string, q *queue) (old, w *watch, err error) {
+// start returns the descriptor of the instance, made when first needed, and how many watches were removed so far.
+func (b *inotify) start() (fd, removed int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.blurry[which] {
-		return nil, nil, errors.New("its filesystem gives several folders the same number, so they cannot be told apart")
+	if b.file == nil {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		if errors.Is(err, unix.EMFILE) {
+			return 0, 0, fmt.Errorf("the system's limit of %s inotify instances is reached; raise fs.inotify.max_user_instances", limit("instances"))
+		} else if err != nil {
+			return 0, 0, fmt.Errorf("the system offers no inotify (%w)", err)
+		}
+		b.fd, b.file = fd, os.NewFile(uintptr(fd), "inotify")
+		b.reader.Go(b.read)
 	}
-	b.last++
-	w = &watch{b.last, name, which, []*queue{q}}
-	b.byName[w.name], b.byID[w.id] = w, w
-	if old = b.byFile[which]; old == nil {
-		b.byFile[which] = w
-	}
-	return old, w, nil
+	return b.fd, b.removed, nil
 }
 
-// join has notices of w go to q too. It reports false if w has ended meanwhile.
-func (b *notifier) join(w *watch, q *queue) bool {
+// subscribe has notices of a watch go to q. It reports false if some watch was removed meanwhile: it may have been this one,
+// which another root had.
+func (b *inotify) subscribe(id int, q *queue, removed int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.byID[w.id] != w {
+	if b.removed != removed {
 		return false
 	}
-	if !slices.Contains(w.queues, q) {
-		w.queues = append(w.queues, q)
+	if !slices.Contains(b.queues[id], q) {
+		b.queues[id] = append(b.queues[id], q)
 	}
 	return true
 }
 
-func (b *notifier) forget(w *watch) {
+func (b *inotify) unwatch(id int, q *queue) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.forgetLocked(w)
-}
-
-func (b *notifier) forgetLocked(w *watch) {
-	delete(b.byName, w.name)
-	delete(b.byID, w.id)
-	if b.byFile[w.file] == w {
-		delete(b.byFile, w.file)
+	had := len(b.queues[id])
+	left := slices.DeleteFunc(b.queues[id], func(other *queue) bool { return other == q })
+	switch {
+	case len(left) > 0:
+		b.queues[id] = left
+	case had > 0: // else the kernel has removed the watch
+		delete(b.queues, id)
+		b.removed++
+		unix.InotifyRmWatch(b.fd, uint32(id)) // fails if the kernel is just removing it
 	}
 }
 
-// end forgets a watch that fsnotify has given up, and says so.
-func (b *notifier) end(w *watch) {
+func (b *inotify) close() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.endLocked(w)
-}
-
-func (b *notifier) endLocked(w *watch) {
-	if b.byID[w.id] != w {
-		return
-	}
-	b.forgetLocked(w)
-	for _, q := range w.queues {
-		q.push(event{id: w.id, what: ended})
-	}
-}
-
-func (b *notifier) unwatch(id int, q *queue) {
-	b.adding.Lock()
-	defer b.adding.Unlock()
-	b.mu.Lock()
-	w := b.byID[id]
-	if w == nil {
-		b.mu.Unlock()
-		return // it has ended
-	}
-	w.queues = slices.DeleteFunc(slices.Clone(w.queues), func(other *queue) bool { return other == q })
-	last := len(w.queues) == 0
-	if last {
-		b.forgetLocked(w)
+	if b.file != nil {
+		b.file.Close()
 	}
 	b.mu.Unlock()
-	if last {
-		b.fs.Remove(w.name) // fails if it is just ending
-	}
+	b.reader.Wait()
 }
 
-// spellings is the base in which spell counts. Links are followed forty times at most.
-const spellings = 16
-
-// start makes the watcher when it is first needed.
-func (b *notifier) start() error {
-	if b.fs != nil {
-		return nil
-	}
-	for len(b.again) < spellings {
-		f, err := os.Open("/proc/self/fd")
-		if err != nil {
-			return fmt.Errorf("folders cannot be named by descriptor (%w); mount /proc", reason(err))
-		}
-		b.again = append(b.again, f)
-	}
-	fs, err := fsnotify.NewBufferedWatcher(1024)
-	if errors.Is(err, unix.EMFILE) {
-		return fmt.Errorf("the system's limit of %s inotify instances is reached; raise fs.inotify.max_user_instances", limit("instances"))
-	} else if err != nil {
-		return fmt.Errorf("the system offers no inotify (%w)", err)
-	}
-	b.fs = fs
-	b.work.Go(b.read)
-	if table, err := os.Open("/proc/self/mountinfo"); err == nil { // before the first watch, to miss nothing
-		b.work.Go(func() { b.auditAfterMounts(table) })
-	}
-	return nil
-}
-
-// spell returns a name of dir that no directory ever had. It goes through links in /proc/self/fd that lead back there, one for
-// each digit of a number that is counted up, and then through the link to dir.
-func (b *notifier) spell(dir *os.File) string {
-	name := []byte("/proc/self/fd/")
-	for n, i := b.spelt, 0; i < 8; n, i = n/spellings, i+1 {
-		name = append(strconv.AppendInt(name, int64(b.again[n%spellings].Fd()), 10), '/')
-	}
-	b.spelt++
-	return string(strconv.AppendInt(name, int64(dir.Fd()), 10))
-}
-
-func (b *notifier) close() {
-	close(b.stop)
-	if b.fs != nil {
-		b.fs.Close()
-	}
-	b.work.Wait()
-	for _, f := range b.again {
-		f.Close()
-	}
-}
-
-// read passes on what comes until the watcher is closed.
-func (b *notifier) read() {
+// read passes notices on until the instance is closed. Reading fails for no other reason.
+func (b *inotify) read() {
+	buf := make([]byte, 64<<10)
 	for {
-		select {
-		case e, ok := <-b.fs.Events:
-			if !ok {
-				return
-			}
-			b.dispatch(e)
-		case err, ok := <-b.fs.Errors:
-			if !ok {
-				return
-			}
-			// A folder that was moved and then deleted has no watch left to remove, which is EINVAL. All else, overflow first
-			// of all, may have cost notices.
-			if !errors.Is(err, unix.EINVAL) {
-				b.loseAll()
-			}
+		n, err := b.file.Read(buf)
+		if err != nil {
+			return
 		}
+		b.mu.Lock()
+		for raw := range notices(buf[:n]) {
+			b.dispatch(raw)
+		}
+		b.mu.Unlock()
 	}
 }
 
-func (b *notifier) loseAll() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, w := range b.byID {
-		for _, q := range w.queues {
-			q.lose()
+// dispatch passes one notice on to those it concerns. The caller holds mu.
+func (b *inotify) dispatch(raw notice) {
+	if raw.mask&unix.IN_Q_OVERFLOW != 0 {
+		for _, queues := range b.queues {
+			for _, q := range queues {
+				q.lose()
+			}
 		}
-	}
-}
-
-// dispatch passes one notice on to those it concerns.
-func (b *notifier) dispatch(n fsnotify.Event) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	w, name := b.byName[n.Name], ""
-	if w == nil {
-		i := strings.LastIndexByte(n.Name, '/')
-		if w, name = b.byName[n.Name[:i]], n.Name[i+1:]; w == nil {
-			return // of a watch that is no more
-		}
-	}
-	e := event{id: w.id, name: name}
-	switch {
-	case name == "" && n.Op&(fsnotify.Remove|fsnotify.Rename) != 0:
-		b.endLocked(w) // a folder that is moved loses its watch
 		return
-	case name == "":
-	case n.Op.Has(fsnotify.Create):
-		e.what = appeared
-	case n.Op&(fsnotify.Remove|fsnotify.Rename) != 0:
-		e.what = vanished
-	case n.Op.Has(fsnotify.Chmod):
-		e.what = touched
 	}
-	for _, q := range w.queues {
+	e := event{id: raw.wd, name: raw.name}
+	switch {
+	case raw.mask&unix.IN_IGNORED != 0:
+		e.what = ended
+	case raw.mask&unix.IN_UNMOUNT != 0:
+		e.what = mounted
+	case raw.mask&unix.IN_MOVE_SELF != 0:
+		e.what = maybeMoved
+	case raw.name == "" || raw.mask&unix.IN_ISDIR == 0:
+	case raw.mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0:
+		e.what = isDir | appeared
+	case raw.mask&(unix.IN_DELETE|unix.IN_MOVED_FROM) != 0:
+		e.what = isDir | vanished
+	default:
+		e.what = isDir
+	}
+	for _, q := range b.queues[raw.wd] {
 		q.push(e)
 	}
-}
-
-// auditAfterMounts finds the watches that end because their filesystem is unmounted, of which fsnotify says nothing. Comparing
-// what is mounted does not always tell: a disk may be taken out and put back between two looks.
-func (b *notifier) auditAfterMounts(table *os.File) {
-	defer table.Close()
-	fds := []unix.PollFd{{Fd: int32(table.Fd()), Events: unix.POLLPRI}}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for due := 0; ; {
-		select {
-		case <-b.stop:
-			return
-		case <-tick.C:
-		}
-		if n, _ := unix.Poll(fds, 0); n > 0 {
-			due = 2 // the second time because fsnotify may be behind
-		}
-		if due > 0 {
-			due--
-			b.audit()
-		}
+	if e.what == ended {
+		delete(b.queues, raw.wd)
 	}
 }
 
-// audit ends the watches that fsnotify does not have any more.
-func (b *notifier) audit() {
-	b.adding.Lock()
-	defer b.adding.Unlock()
-	has := make(map[string]bool)
-	for _, name := range b.fs.WatchList() {
-		has[name] = true
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, w := range b.byID {
-		if !has[w.name] {
-			b.endLocked(w)
+// A notice is one struct inotify_event.
+type notice struct {
+	wd   int
+	mask uint32
+	name string
+}
+
+// notices yields what one read has given. It stops at what is not whole, which the kernel does not produce.
+func notices(buf []byte) iter.Seq[notice] {
+	return func(yield func(notice) bool) {
+		for len(buf) >= unix.SizeofInotifyEvent {
+			wd := int32(binary.NativeEndian.Uint32(buf))
+			mask := binary.NativeEndian.Uint32(buf[4:])
+			size := binary.NativeEndian.Uint32(buf[12:]) // after a cookie
+			buf = buf[unix.SizeofInotifyEvent:]
+			if uint64(size) > uint64(len(buf)) {
+				return
+			}
+			name, _, _ := bytes.Cut(buf[:size], []byte{0})
+			if !yield(notice{int(wd), mask, string(name)}) {
+				return
+			}
+			buf = buf[size:]
 		}
 	}
 }
@@ -351,7 +202,7 @@ func limit(of string) string {
 	return least
 }
 
-// mounts describes the filesystems mounted below a place, of which fsnotify does not tell.
+// mounts describes the filesystems mounted below a place. inotify tells of unmounting only.
 func mounts(at place) string {
 	if at.only != "" {
 		return ""

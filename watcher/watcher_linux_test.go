@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"os"
@@ -48,6 +49,12 @@ var contractLinux = []struct {
 		}, []string{"left", "right", "left/g", "right/f"}},
 		{func(t *testing.T, root, _ string) { write(t, root+"/left/h", "1") }, []string{"left/h"}},
 		{func(t *testing.T, root, _ string) { write(t, root+"/right/h", "1") }, []string{"right/h"}},
+	}},
+	{"folder and file that change places", func(t *testing.T, root, _ string) { write(t, root+"/a/f", "1"); write(t, root+"/b", "1") }, []step{
+		{func(t *testing.T, root, _ string) {
+			must(t, unix.Renameat2(unix.AT_FDCWD, root+"/a", unix.AT_FDCWD, root+"/b", unix.RENAME_EXCHANGE))
+		}, []string{"a", "b", "b/f"}},
+		{func(t *testing.T, root, _ string) { write(t, root+"/b/g", "1") }, []string{"b/g"}},
 	}},
 	{"names that are not text", nil, []step{
 		{func(t *testing.T, root, _ string) { write(t, root+"/\xff\n/\xfe", "1") }, []string{"\xff\n/\xfe"}},
@@ -129,7 +136,7 @@ func TestDeeperThanPathMax(t *testing.T) {
 func TestOverflow(t *testing.T) {
 	t.Parallel()
 	root := tempDir(t)
-	b := newBackend().(*notifier)
+	b := newBackend().(*inotify)
 	found := make(map[string]bool) // guarded by the recorder's goroutine, then by its end
 	r := newRecorder()
 	r.onRescan = func(root string) {
@@ -190,10 +197,12 @@ func TestWatchesAreShared(t *testing.T) {
 	t.Parallel()
 	root := tempDir(t)
 	write(t, root+"/a/b/f", "1")
-	b := newBackend().(*notifier)
+	b := newBackend().(*inotify)
 	s := start(t, b, quick, Root{Path: root}, Root{Path: root + "/a"}, Root{Path: root + "/a/b/f"})
 	kernel := func() int {
-		return len(b.fs.WatchList())
+		info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", b.fd))
+		must(t, err)
+		return strings.Count(string(info), "inotify wd:")
 	}
 	if n := kernel(); n != 3 {
 		t.Errorf("%d watches for 3 directories", n)
@@ -204,6 +213,24 @@ func TestWatchesAreShared(t *testing.T) {
 	s.roots <- []Root{{Path: root + "/a"}}
 	eventually(t, func() bool { return kernel() == 1 }, func() string { return fmt.Sprint(kernel(), " watches for 1 directory") })
 	s.stop()
+}
+
+// TestSharedWatchRace has one root give up a watch just when another has asked for it.
+func TestSharedWatchRace(t *testing.T) {
+	b := newBackend().(*inotify)
+	defer b.close()
+	dir, err := os.Open(tempDir(t))
+	must(t, err)
+	defer dir.Close()
+	leaving, coming := newQueue(), newQueue()
+	id, err := b.watch(dir, true, leaving)
+	must(t, err)
+	_, removed, err := b.start()
+	must(t, err)
+	b.unwatch(id, leaving)
+	if b.subscribe(id, coming, removed) {
+		t.Error("a root has a watch that is no more")
+	}
 }
 
 // TestPolledAboveWatched has a folder that is watched change places where that is only found out by comparing.
@@ -237,7 +264,7 @@ func TestLinkInsteadOfFolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &puppet{}
 		s := start(t, p, Options{}, Root{Path: root})
-		p.push(root, "d", appeared)
+		p.push(root, "d", isDir|appeared)
 		time.Sleep(time.Second)
 		if _, st := s.told(root); st.Watched != 1 || st.Unreadable != nil || !slices.Equal(s.seen(root), []string{root + "/d"}) {
 			t.Errorf("state %+v, reported %q", st, s.seen(root))
@@ -404,11 +431,9 @@ func TestDiskSwapped(t *testing.T) {
 	must(t, unix.Mount("none", disk, "tmpfs", 0, ""))
 	must(t, os.Mkdir(disk+"/d", 0o755))
 	s := start(t, newBackend(), Options{LookInterval: time.Hour}, Root{Path: root})
-	before := mounts(place{dir: root})
 	must(t, unix.Unmount(disk, 0))
 	must(t, unix.Mount("none", disk, "tmpfs", 0, ""))
 	must(t, os.Mkdir(disk+"/d", 0o755))
-	t.Logf("the table shows it: %v", mounts(place{dir: root}) != before)
 	s.see(t, root, disk+"/d")
 	s.reset()
 	write(t, disk+"/d/f", "1")
@@ -463,4 +488,26 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("state %+v", st)
 	}
 	s.stop()
+}
+
+func FuzzNotices(f *testing.F) {
+	whole := binary.NativeEndian.AppendUint32(nil, 7)
+	whole = binary.NativeEndian.AppendUint32(whole, unix.IN_CREATE|unix.IN_ISDIR)
+	whole = binary.NativeEndian.AppendUint32(whole, 0)
+	whole = binary.NativeEndian.AppendUint32(whole, 8)
+	whole = append(whole, "name\x00\x00\x00\x00"...)
+	f.Add(whole)
+	f.Add(whole[:20])
+	f.Fuzz(func(t *testing.T, buf []byte) {
+		size := 0
+		for n := range notices(buf) {
+			size += unix.SizeofInotifyEvent + len(n.name)
+			if strings.Contains(n.name, "\x00") {
+				t.Errorf("name %q", n.name)
+			}
+		}
+		if size > len(buf) {
+			t.Errorf("%d bytes of notices in %d", size, len(buf))
+		}
+	})
 }
