@@ -43,6 +43,9 @@ protected; each is named on standard error with the reason.`,
 		for _, p := range report.Problems {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s is NOT protected: %s\n", cli.Name(p.Path), p.Text())
 		}
+		if cmd.Context().Err() != nil {
+			return fmt.Errorf("interrupted: %d files are safe, the others were not sent", report.Files)
+		}
 		if err != nil {
 			return withCode(err)
 		}

@@ -92,7 +92,11 @@ func (l *lines) event(e agent.Event) {
 		fmt.Fprintf(l.out, "%s: the problem is solved\n", l.name(e.Path))
 	case agent.Settled:
 		if l.files > 0 {
-			fmt.Fprintf(l.out, "all safe: %d sent, %s in %s\n", l.files, cli.Bytes(l.bytes), time.Since(l.since).Round(100*time.Millisecond))
+			state := "all safe"
+			if e.Size > 0 {
+				state = fmt.Sprintf("%d NOT protected, named above; the others are safe", e.Size)
+			}
+			fmt.Fprintf(l.out, "%s: %d sent, %s in %s\n", state, l.files, cli.Bytes(l.bytes), time.Since(l.since).Round(100*time.Millisecond))
 		}
 		l.files, l.bytes = 0, 0
 	case agent.Notice:
