@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -130,26 +131,34 @@ func TestRestlessFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "transfer.info"), m[1]+"\nada\nfile\n")
+	// Large, so that reading it takes a while, and several writers, so that
+	// one that does not get its turn leaves no quiet moment that long.
+	const size = 64 << 20
 	f, err := os.Create(filepath.Join(dir, "file"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		defer f.Close()
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-				f.WriteAt([]byte{byte(i)}, int64(i)%(4<<20))
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	var writers sync.WaitGroup
+	stop := make(chan struct{})
+	for w := range 4 {
+		writers.Go(func() {
+			for i := int64(w); ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+					f.WriteAt([]byte{byte(i)}, i%size)
+				}
 			}
-		}
-	}()
+		})
+	}
 	out, code := run(t, dir, "agent", "backup", "--protocol", "3", "--state", filepath.Join(dir, "state"))
 	close(stop)
-	<-stopped
+	writers.Wait()
+	f.Close()
 	if code != 3 || !strings.Contains(out, "file is NOT protected: it changes all the time") {
 		t.Fatalf("exit %d, want 3:\n%s", code, out)
 	}

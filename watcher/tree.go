@@ -310,7 +310,9 @@ func (t *tree) handle(ctx context.Context, e event) {
 				t.visit(ctx, n, path, true)
 			}
 		case e.what&mounted != 0:
-			t.why = Mounts
+			// A filesystem that comes back in its place before the next look
+			// leaves the table as it was, and says nothing itself.
+			t.why, t.mounts = Mounts, unknownMounts
 		case e.what&maybeMoved != 0:
 			t.suspect = t.suspect || n == t.top // of others, the directory around it tells
 		case t.at.only == "":
@@ -368,6 +370,9 @@ func (t *tree) skipped(in, name string, folder bool) bool {
 func (t *tree) covered() bool {
 	return t.backend.recursive() && t.at.only == "" && t.top.id != 0
 }
+
+// unknownMounts is no description that mounts gives.
+const unknownMounts = "unknown"
 
 // planSync has the watches made good soon, since notices were lost.
 func (t *tree) planSync() {
