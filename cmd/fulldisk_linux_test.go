@@ -31,9 +31,10 @@ func inNamespace(t *testing.T, script string) string {
 const startServer = `
 mkdir "$DIR/data" "$DIR/conf" "$DIR/conf/docs" "$DIR/state"
 serve() {
+	rm -f "$DIR/out"
 	"$BIN/server" run --listen 127.0.0.1:0 --metrics off --data "$DIR/data" >"$DIR/out" 2>&1 &
 	server=$!
-	while ! grep -q '^listening on' "$DIR/out"; do kill -0 $server; sleep 0.05; done
+	while ! grep -qs '^listening on' "$DIR/out"; do kill -0 $server; sleep 0.05; done
 	printf '%s\nada\ndocs\n' "$(sed -n 's/^listening on \([^,]*\),.*/\1/p' "$DIR/out")" >"$DIR/conf/transfer.info"
 }
 backup() {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +19,7 @@ import (
 	"backstay/server"
 	"backstay/server/admin"
 	"backstay/server/storage"
+	"backstay/server/storage/disk"
 )
 
 func main() { os.Exit(cli.Run(command())) }
@@ -63,12 +65,29 @@ func withService(cmd *cobra.Command, f func(context.Context, admin.Service) erro
 	if _, err := os.Stat(data); err != nil {
 		return cli.WithCode(cli.CodeUnreachable, fmt.Errorf("there is no data folder %s; name the server's with --data", data))
 	}
-	err = f(cmd.Context(), admin.NewClient(data))
-	if errors.Is(err, localsock.ErrNotRunning) {
-		err = withStopped(cmd.Context(), data, f)
+	for tries := 0; ; tries++ {
+		err = f(cmd.Context(), admin.NewClient(data))
+		if errors.Is(err, localsock.ErrNotRunning) {
+			err = withStopped(cmd.Context(), data, f)
+		}
+		// A server that is starting or ending holds the store and answers
+		// nobody.
+		if !errors.Is(err, disk.ErrLocked) || tries == lockedTries {
+			return withCode(err)
+		}
+		select {
+		case <-cmd.Context().Done():
+			return cmd.Context().Err()
+		case <-time.After(lockedWait):
+		}
 	}
-	return withCode(err)
 }
+
+// How often and how long to wait for a server that is starting or ending.
+const (
+	lockedTries = 20
+	lockedWait  = 250 * time.Millisecond
+)
 
 func withStopped(ctx context.Context, data string, f func(context.Context, admin.Service) error) (err error) {
 	config, err := server.LoadConfig(server.ConfigFolder())
