@@ -146,8 +146,11 @@ func (p *process) wait(pattern string) ([]string, error) {
 
 // end ends the program as a person does and returns its exit code.
 func (p *process) end() (int, error) {
-	if err := interrupt(p.cmd.Process); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return 0, err
+	// Twice, as happens where a whole process group is ended.
+	for range 2 {
+		if err := interrupt(p.cmd.Process); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return 0, err
+		}
 	}
 	return p.exit()
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -51,13 +52,17 @@ func Usage(format string, args ...any) error {
 	return WithCode(CodeUsage, fmt.Errorf(format, args...))
 }
 
+// patience is how soon after the first signal another one kills. Before, it is the
+// same wish once more: whoever ends a process group may reach a process twice.
+const patience = 3 * time.Second
+
 // Run executes root with the process's arguments and returns the exit code. The
-// context of every command ends at SIGINT and SIGTERM; a second signal kills. An
-// error is printed as one line on stderr.
+// context of every command ends at SIGINT and SIGTERM; a second signal, later,
+// kills. An error is printed as one line on stderr.
 func Run(root *cobra.Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(patience, stop) })
 
 	root.SilenceUsage = true
 	root.SilenceErrors = true
