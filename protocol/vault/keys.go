@@ -24,6 +24,7 @@ const (
 	labelEnc    = "backstay/1 object encryption"
 	labelPath   = "backstay/1 path"
 	labelHash   = "backstay/1 plaintext hash"
+	labelChunk  = "backstay/1 chunker"
 	labelObject = "backstay/1 object"
 )
 
@@ -55,6 +56,7 @@ func (Key) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 type Keyring struct {
 	vault  ID
 	path   Key
+	chunk  Key
 	hashes sync.Pool // of *blake3.Hasher keyed for Hash; its state is 10 KB
 
 	mu     sync.RWMutex // guards the fields below
@@ -69,10 +71,15 @@ type epoch struct {
 	siv, enc macs
 }
 
-// NewKeyring returns the keyring of a vault that knows its first epoch. The path
-// and hash keys come from that epoch for ever.
+// NewKeyring returns the keyring of a vault that knows its first epoch. The path,
+// hash and chunker keys come from that epoch for ever.
 func NewKeyring(vault ID, first Key) *Keyring {
-	k := &Keyring{vault: vault, path: derive(first, vault, FirstEpoch, labelPath), epochs: make(map[uint32]*epoch)}
+	k := &Keyring{
+		vault:  vault,
+		path:   derive(first, vault, FirstEpoch, labelPath),
+		chunk:  derive(first, vault, FirstEpoch, labelChunk),
+		epochs: make(map[uint32]*epoch),
+	}
 	hashKey := derive(first, vault, FirstEpoch, labelHash)
 	k.hashes.New = func() any {
 		h, err := blake3.NewKeyed(hashKey[:])
@@ -142,6 +149,9 @@ func (k *Keyring) Path(device DeviceID, path []byte) PathID {
 	m.Write(path)
 	return PathID(m.Sum(nil)[:len(PathID{})])
 }
+
+// ChunkerKey returns K_chunk, for package cut: the same in every epoch.
+func (k *Keyring) ChunkerKey() Key { return k.chunk }
 
 // Hash is a keyed hash of a plaintext: it tells equal contents to who holds the
 // vault key and nothing to others.

@@ -508,3 +508,17 @@ func TestCompressible(t *testing.T) {
 		})
 	}
 }
+
+// TestChunkerKey: K_chunk is that of the first epoch, as SPEC.md, "Keys", derives it.
+func TestChunkerKey(t *testing.T) {
+	first, id := Key{1, 2, 3}, ID{4, 5, 6}
+	k := NewKeyring(id, first)
+	if err := k.Add(2, Key{7}); err != nil {
+		t.Fatal(err)
+	}
+	info := string(id[:]) + "\x01\x00\x00\x00" + "backstay/1 chunker"
+	want, err := hkdf.Expand(sha256.New, first[:], info, 32)
+	if got := k.ChunkerKey(); err != nil || !bytes.Equal(got[:], want) {
+		t.Fatalf("%x, want %x (%v)", got[:], want, err)
+	}
+}
