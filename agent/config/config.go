@@ -1,5 +1,5 @@
 // Package config reads what a person tells the agent: transfer.info, port.info and
-// agent.toml of one folder (DESIGN's files, SPEC.md "Files beside the programs").
+// agent.toml of one folder (SPEC.md, "Files beside the programs").
 //
 // The one invariant: a file that cannot be understood never takes the place of
 // settings in force. [Load] fails with one line naming file and line, and whoever
