@@ -134,7 +134,7 @@ func (b *pass) scopes(paths []string) (map[string][]string, error) {
 func (b *pass) found(r root) func([]scan.Entry) error {
 	return func(entries []scan.Entry) error {
 		for _, e := range entries {
-			b.queue.add(item{root: r.path, path: e.Path, size: e.Facts.Size, score: score(e.Facts.Size, time.Since(time.Unix(0, e.Facts.MTime)))})
+			b.queue.add(item{root: r.path, path: e.Path, score: score(e.Facts.Size, time.Since(time.Unix(0, e.Facts.MTime)))})
 			b.tell(Event{Kind: Planned, Path: e.Path, Size: e.Facts.Size})
 		}
 		return nil

@@ -10,7 +10,6 @@ import (
 // item is a file that is to be sent.
 type item struct {
 	root, path string
-	size       int64
 	// score orders the queue, the least first.
 	score int
 }
@@ -41,12 +40,12 @@ type entry struct {
 
 func newQueue() *queue { return &queue{index: map[string]*entry{}, more: make(chan struct{})} }
 
-// add puts an item in; what waits under the same path already takes its newer size.
+// add puts an item in; what waits under the same path already keeps the better score.
 func (q *queue) add(it item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if e := q.index[it.path]; e != nil {
-		e.size, e.score = it.size, min(e.score, it.score)
+		e.score = min(e.score, it.score)
 		heap.Fix(&q.heap, e.at)
 		return
 	}

@@ -20,7 +20,7 @@ func TestQueueSmallAndNewFirst(t *testing.T) {
 		{"small and new", 1000, time.Second},
 		{"from the future", 1000, -time.Hour},
 	} {
-		q.add(item{path: f.path, size: f.size, score: score(f.size, f.age)})
+		q.add(item{path: f.path, score: score(f.size, f.age)})
 	}
 	want := []string{"from the future", "small and new", "large and new", "small and old", "large and old"}
 	for i, w := range want {
@@ -35,10 +35,10 @@ func TestQueueSmallAndNewFirst(t *testing.T) {
 
 func TestQueueHoldsAPathOnce(t *testing.T) {
 	q := newQueue()
-	q.add(item{path: "a", size: 1, score: 9})
-	q.add(item{path: "b", size: 1, score: 5})
-	q.add(item{path: "a", size: 2, score: 1})
-	if it, _, _ := q.take(); it.path != "a" || it.size != 2 {
+	q.add(item{path: "a", score: 9})
+	q.add(item{path: "b", score: 5})
+	q.add(item{path: "a", score: 1})
+	if it, _, _ := q.take(); it.path != "a" || it.score != 1 {
 		t.Fatalf("%+v", it)
 	}
 	if it, _, _ := q.take(); it.path != "b" {

@@ -284,7 +284,7 @@ func (w *work) found(r root, settled bool) func([]scan.Entry) error {
 				w.do(func() { w.touch(r.path, e.Path) })
 				continue
 			}
-			w.queue.add(item{root: r.path, path: e.Path, size: e.Facts.Size, score: score(e.Facts.Size, age)})
+			w.queue.add(item{root: r.path, path: e.Path, score: score(e.Facts.Size, age)})
 		}
 		return nil
 	}
