@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 )
 
 // randomBytes returns n incompressible bytes, the same for the same seed.
@@ -75,4 +76,51 @@ func BenchmarkOpen(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkSealRecord seals what a backup of many files mostly consists of.
+func BenchmarkSealRecord(b *testing.B) {
+	k := NewKeyring(ID{1}, Key{2})
+	h := Header{Type: TypeRecord, Record: &RecordHeader{Device: DeviceID{1}, Seq: 1, Path: PathID{2}, Parent: PathID{3}, Op: OpPut}}
+	r := fullRecord()
+	var plaintext, object []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		plaintext = r.Append(plaintext[:0])
+		var err error
+		if object, _, err = k.Seal(object[:0], h, plaintext); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(len(plaintext)), "plaintext-bytes")
+}
+
+func BenchmarkDecodeRecord(b *testing.B) {
+	r := fullRecord()
+	plaintext := r.Append(nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeRecord(plaintext, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// fullRecord is a record of an ordinary small file.
+func fullRecord() Record {
+	return Record{
+		Name: []byte("/home/ada/Documents/letters/2026/to the tax office, second try.odt"), Type: TypeFile,
+		Content: Content{Size: 100, Inline: randomBytes(100, 1)},
+		Metadata: Metadata{ModTime: time.Unix(1_700_000_000, 123_456_789), Created: time.Unix(1_600_000_000, 987_654_321),
+			Mode: new(uint32(0o644)), Owner: &Owner{1000, 1000, "ada", "users"}},
+	}
+}
+
+func BenchmarkDigest(b *testing.B) {
+	var d Digest
+	var record ObjectID
+	for b.Loop() {
+		record[0]++
+		d.Add(PathID{1}, record)
+	}
 }

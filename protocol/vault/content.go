@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -32,6 +33,9 @@ type Content struct {
 	Level uint8
 	// Entries is never longer than MaxRefs.
 	Entries []Entry
+	// Sum is the SHA-256 of all bytes, that whoever reads them compares. It is
+	// nil unless there is more than one entry, and in the legacy area always.
+	Sum *[sha256.Size]byte
 }
 
 // Entry refers to one chunk or list.
@@ -56,6 +60,9 @@ func (c Content) Refs() []ObjectID {
 // check says whether the description can be one: of the file it came from, only
 // the objects can tell.
 func (c *Content) check() error {
+	if c.Sum != nil && len(c.Entries) <= 1 {
+		return fmt.Errorf("%w: hash of a content of %d entries", ErrMalformed, len(c.Entries))
+	}
 	if len(c.Entries) == 0 {
 		if c.Level != 0 || len(c.Inline) > InlineMax || uint64(len(c.Inline)) != c.Size {
 			return fmt.Errorf("%w: inline content of %d bytes, %d are stated", ErrMalformed, len(c.Inline), c.Size)

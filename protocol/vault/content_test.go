@@ -3,6 +3,7 @@ package vault
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -94,12 +95,15 @@ func TestContent(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newStore()
-			c, err := k.WriteContent(t.Context(), iotest.HalfReader(bytes.NewReader(test.data)), s.put, WriteOptions{Cutter: test.cutter})
+			c, err := k.WriteContent(t.Context(), iotest.HalfReader(bytes.NewReader(test.data)), s.put, WriteOptions{Cutter: test.cutter, Sum: true})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if c.Level != test.level || test.entries >= 0 && len(c.Entries) != test.entries || len(c.Entries) > MaxRefs {
 				t.Fatalf("%d entries of level %d", len(c.Entries), c.Level)
+			}
+			if (c.Sum != nil) != (test.entries < 0 || test.entries > 1) || c.Sum != nil && *c.Sum != sha256.Sum256(test.data) {
+				t.Errorf("hash %x of %d entries", c.Sum, len(c.Entries))
 			}
 			var out bytes.Buffer
 			if err := k.ReadContent(t.Context(), &out, c, s.fetch); err != nil {
@@ -115,11 +119,53 @@ func TestContent(t *testing.T) {
 			if again, err := DecodeRecord(r.Append(nil), c.Refs()); err != nil || !reflect.DeepEqual(again.Content, c) {
 				t.Errorf("through a record: %v", err)
 			}
-			again, err := k.WriteContent(t.Context(), bytes.NewReader(test.data), s.put, WriteOptions{Cutter: test.cutter, Workers: 1, Window: 1})
+			again, err := k.WriteContent(t.Context(), bytes.NewReader(test.data), s.put, WriteOptions{Cutter: test.cutter, Workers: 1, Window: 1, Sum: true})
 			if err != nil || !reflect.DeepEqual(c, again) {
 				t.Errorf("written again to something else (%v)", err)
 			}
+			again, err = k.WriteContent(t.Context(), bytes.NewReader(test.data), s.put, WriteOptions{Cutter: test.cutter})
+			if c.Sum = nil; err != nil || !reflect.DeepEqual(c, again) {
+				t.Errorf("written without hash to something else (%v)", err)
+			}
 		})
+	}
+}
+
+// TestKnown writes a content of which some chunks are stored already, under
+// objects of an earlier epoch.
+func TestKnown(t *testing.T) {
+	old := NewKeyring(ID{1, 2, 3}, Key{4, 5, 6})
+	k := testKeyring(t)
+	s := newStore()
+	data := randomBytes(MaxRefs*100+2000, 1)
+	before, err := old.WriteContent(t.Context(), bytes.NewReader(data[:50_000]), s.put, WriteOptions{Cutter: FixedCutter(100)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refs := make(map[Hash]ObjectID)
+	for _, e := range before.Entries {
+		refs[e.Hash] = e.Ref
+	}
+	stored := len(s.objects)
+	var mu sync.Mutex
+	asked := 0
+	c, err := k.WriteContent(t.Context(), bytes.NewReader(data), s.put, WriteOptions{Cutter: FixedCutter(100), Sum: true,
+		Known: func(h Hash, size int) (ObjectID, bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked++
+			ref, ok := refs[h]
+			return ref, ok && size == 100
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := len(data)/100 - len(refs) + len(c.Entries); len(s.objects)-stored != want || asked != len(data)/100 || c.Level != 1 {
+		t.Errorf("%d objects put, want %d; asked for %d; %d entries of level %d", len(s.objects)-stored, want, asked, len(c.Entries), c.Level)
+	}
+	var out bytes.Buffer
+	if err := k.ReadContent(t.Context(), &out, c, s.fetch); err != nil || !bytes.Equal(out.Bytes(), data) {
+		t.Errorf("%d bytes came back, %v", out.Len(), err)
 	}
 }
 
@@ -254,6 +300,8 @@ func TestWriteContentErrors(t *testing.T) {
 		opts WriteOptions
 		want error
 	}{
+		{"reading breaks beside the hash", t.Context(), io.MultiReader(bytes.NewReader(data), iotest.ErrReader(broken)), puts(1e6), WriteOptions{Cutter: FixedCutter(1000), Sum: true}, broken},
+		{"no put works beside the hash", t.Context(), bytes.NewReader(data), puts(0), WriteOptions{Cutter: FixedCutter(1000), Sum: true, Workers: 1}, broken},
 		{"reading breaks at once", t.Context(), iotest.ErrReader(broken), puts(1e6), WriteOptions{}, broken},
 		{"reading breaks within the inline part", t.Context(), io.MultiReader(bytes.NewReader(data[:100]), iotest.ErrReader(broken)), puts(1e6), WriteOptions{}, broken},
 		{"reading breaks later", t.Context(), io.MultiReader(bytes.NewReader(data), iotest.ErrReader(broken)), puts(1e6), WriteOptions{}, broken},
@@ -277,6 +325,12 @@ func TestWriteContentErrors(t *testing.T) {
 // TestWriteContentBounds holds every put back and checks what is under way then:
 // Window objects in put, and no more read than has a place.
 func TestWriteContentBounds(t *testing.T) {
+	for _, sum := range []bool{false, true} {
+		t.Run(fmt.Sprintf("sum %v", sum), func(t *testing.T) { testWriteContentBounds(t, sum) })
+	}
+}
+
+func testWriteContentBounds(t *testing.T, sum bool) {
 	synctest.Test(t, func(t *testing.T) {
 		const size, workers, window = 1 << 20, 2, 3
 		k := testKeyring(t)
@@ -303,7 +357,7 @@ func TestWriteContentBounds(t *testing.T) {
 		}
 		result := make(chan error, 1)
 		go func() {
-			_, err := k.WriteContent(ctx, source, put, WriteOptions{Cutter: FixedCutter(size), Workers: workers, Window: window})
+			_, err := k.WriteContent(ctx, source, put, WriteOptions{Cutter: FixedCutter(size), Workers: workers, Window: window, Sum: sum})
 			mu.Lock()
 			defer mu.Unlock()
 			if running > 0 {
@@ -445,6 +499,10 @@ func TestReadContentErrors(t *testing.T) {
 	double := func(e *Entry) { e.Size += 1 << 63 }
 	upperPlain := appendList(nil, 1, nested.Entries)
 	upper := Entry{Ref: sealAs(Header{Type: TypeList, Refs: nested.Refs()}, upperPlain), Size: nested.Size, Hash: k.Hash(upperPlain)}
+	withSum := func(c Content) Content {
+		c.Sum = new(sha256.Sum256(data[1:]))
+		return c
+	}
 	broken := errors.New("broken")
 	for _, test := range []struct {
 		name   string
@@ -494,6 +552,10 @@ func TestReadContentErrors(t *testing.T) {
 		{"more inline than stated", Content{Size: 1, Inline: []byte("ab")}, nil, ErrMalformed, -1},
 		{"inline content too long", Content{Size: InlineMax + 1, Inline: make([]byte, InlineMax+1)}, nil, ErrMalformed, -1},
 		{"nested too deep", Content{Size: 1, Level: MaxLevel + 1, Entries: []Entry{{Size: 1}}}, nil, ErrMalformed, -1},
+		{"another hash", withSum(flat), nil, ErrContent, -1},
+		{"another hash of lists", withSum(nested), nil, ErrContent, -1},
+		{"hash of a single chunk", withSum(Content{Size: 1000, Entries: flat.Entries[:1]}), nil, ErrMalformed, -1},
+		{"hash of inline content", withSum(Content{Size: 1, Inline: []byte("a")}), nil, ErrMalformed, -1},
 		{"too many entries", Content{Size: MaxRefs + 1, Entries: slices.Repeat([]Entry{{Size: 1}}, MaxRefs+1)}, nil, ErrMalformed, -1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -561,21 +623,25 @@ func FuzzList(f *testing.F) {
 }
 
 func BenchmarkWriteContent(b *testing.B) {
-	const total = 512 << 20
-	k := NewKeyring(ID{1}, Key{2})
-	b.SetBytes(total)
-	b.ReportAllocs()
-	peak := watchMemory()
-	var mu sync.Mutex
-	for b.Loop() {
-		if _, err := k.WriteContent(b.Context(), stream(total), func(_ context.Context, object []byte) (ObjectID, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			peak()
-			return Identify(object), nil
-		}, WriteOptions{}); err != nil {
-			b.Fatal(err)
-		}
+	for _, sum := range []bool{false, true} {
+		b.Run(fmt.Sprintf("sum=%v", sum), func(b *testing.B) {
+			const total = 512 << 20
+			k := NewKeyring(ID{1}, Key{2})
+			b.SetBytes(total)
+			b.ReportAllocs()
+			peak := watchMemory()
+			var mu sync.Mutex
+			for b.Loop() {
+				if _, err := k.WriteContent(b.Context(), stream(total), func(_ context.Context, object []byte) (ObjectID, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					peak()
+					return Identify(object), nil
+				}, WriteOptions{Sum: sum}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(peak())/(1<<20), "peak-MiB")
+		})
 	}
-	b.ReportMetric(float64(peak())/(1<<20), "peak-MiB")
 }

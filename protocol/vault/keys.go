@@ -52,7 +52,8 @@ func (Key) LogValue() slog.Value { return slog.StringValue(redacted) }
 func (Key) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // Keyring seals with the newest epoch of one vault and opens objects of every
-// epoch it holds. It is safe for concurrent use, and prints as REDACTED.
+// epoch it holds. It is safe for concurrent use, and prints as REDACTED. That of a
+// member comes from [Members.Unlock].
 type Keyring struct {
 	vault  ID
 	path   Key
@@ -61,13 +62,13 @@ type Keyring struct {
 
 	mu     sync.RWMutex // guards the fields below
 	epochs map[uint32]*epoch
-	newest *epoch
+	// current is the epoch to seal with, which epochs may lack.
+	current uint32
 }
 
 // epoch holds the sealing keys of one epoch. It does not change.
 type epoch struct {
-	number   uint32
-	key      Key // the vault key, to recognise it when it is added again
+	key      Key // the vault key, to hand it on and to recognise it
 	siv, enc macs
 }
 
@@ -111,15 +112,12 @@ func (k *Keyring) add(number uint32, key Key) error {
 		return nil
 	}
 	e := &epoch{
-		number: number,
-		key:    key,
-		siv:    newMACs(derive(key, k.vault, number, labelSIV)),
-		enc:    newMACs(derive(key, k.vault, number, labelEnc)),
+		key: key,
+		siv: newMACs(derive(key, k.vault, number, labelSIV)),
+		enc: newMACs(derive(key, k.vault, number, labelEnc)),
 	}
 	k.epochs[number] = e
-	if k.newest == nil || number > k.newest.number {
-		k.newest = e
-	}
+	k.current = max(k.current, number)
 	return nil
 }
 
@@ -138,7 +136,7 @@ func (k *Keyring) Vault() ID { return k.vault }
 func (k *Keyring) Epoch() uint32 {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	return k.newest.number
+	return k.current
 }
 
 // Path returns the id of a device's path: absolute, as the bytes the system uses.
@@ -192,14 +190,13 @@ func newMACs(key Key) macs {
 	return macs{&sync.Pool{New: func() any { return hmac.New(sha256.New, key[:]) }}}
 }
 
-// sum returns the MAC of the parts, one after the other.
-func (m macs) sum(parts ...[]byte) (out [sha256.Size]byte) {
+// sum appends the MAC of the parts, one after the other, to dst.
+func (m macs) sum(dst []byte, parts ...[]byte) []byte {
 	h := m.pool.Get().(hash.Hash)
 	defer m.pool.Put(h)
 	h.Reset()
 	for _, p := range parts {
 		h.Write(p)
 	}
-	h.Sum(out[:0])
-	return out
+	return h.Sum(dst)
 }

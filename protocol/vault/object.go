@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -30,7 +31,7 @@ const (
 //
 // Before it returns, Seal opens what it made, from the bytes it returns, and
 // compares: [ErrSeal] means that this machine does not compute reliably.
-// Otherwise an error says that h or the plaintext's size is not allowed, and is
+// [ErrNoKey] means that the keyring lacks the newest epoch. Otherwise an error says that h or the plaintext's size is not allowed, and is
 // the caller's mistake. On error dst is returned unchanged in length.
 func (k *Keyring) Seal(dst []byte, h Header, plaintext []byte) ([]byte, ObjectID, error) {
 	start := len(dst)
@@ -43,10 +44,11 @@ func (k *Keyring) Seal(dst []byte, h Header, plaintext []byte) ([]byte, ObjectID
 
 // seal is Seal for callers that leave it to others to identify the object.
 func (k *Keyring) seal(dst []byte, h Header, plaintext []byte) ([]byte, error) {
-	k.mu.RLock()
-	e := k.newest
-	k.mu.RUnlock()
-	h.Epoch = e.number
+	h.Epoch = k.Epoch()
+	e := k.epoch(h.Epoch)
+	if e == nil {
+		return dst, fmt.Errorf("seal: %w %d", ErrNoKey, h.Epoch)
+	}
 	if err := h.check(); err != nil {
 		return dst, fmt.Errorf("seal: %w", err)
 	}
@@ -63,9 +65,9 @@ func (k *Keyring) seal(dst []byte, h Header, plaintext []byte) ([]byte, error) {
 	dst = append(dst, s.aad[len(k.vault):]...)
 	dst = encode(dst[:enc], plaintext)
 
-	siv := e.sivOf(s.aad, dst[enc:])
-	copy(dst[enc-sivSize:], siv[:])
-	aead, nonce := e.aead(siv[:])
+	siv := e.sivOf(s, dst[enc:])
+	copy(dst[enc-sivSize:], siv)
+	aead, nonce := e.aead(s, siv)
 	dst = aead.Seal(dst[:enc], nonce, dst[enc:], s.aad)
 
 	if err := k.verify(s, e, dst[start:], enc-start, plaintext); err != nil {
@@ -135,32 +137,35 @@ func (k *Keyring) decrypt(s *scratch, e *epoch, object []byte, n int, checkSIV b
 	s.aad = append(append(s.aad[:0], k.vault[:]...), object[:n]...)
 	siv, sealed := object[n:n+sivSize], object[n+sivSize:]
 	s.enc = slices.Grow(s.enc[:0], len(sealed)-tagSize)
-	aead, nonce := e.aead(siv)
+	aead, nonce := e.aead(s, siv)
 	if s.enc, err = aead.Open(s.enc, nonce, sealed, s.aad); err != nil {
 		return 0, 0, nil, ErrOpen
 	}
 	if checkSIV {
-		if want := e.sivOf(s.aad, s.enc); !hmac.Equal(siv, want[:]) {
+		if !hmac.Equal(siv, e.sivOf(s, s.enc)) {
 			return 0, 0, nil, ErrOpen
 		}
 	}
 	return decode(s.enc)
 }
 
-// sivOf returns the synthetic initialisation vector of an encoding under aad.
-func (e *epoch) sivOf(aad, enc []byte) [sivSize]byte {
-	var size [8]byte
-	binary.LittleEndian.PutUint64(size[:], uint64(len(aad)))
-	return e.siv.sum(size[:], aad, enc)
+// sivOf returns the synthetic initialisation vector of an encoding under s.aad, in
+// a place of s that it keeps.
+func (e *epoch) sivOf(s *scratch, enc []byte) []byte {
+	size := binary.LittleEndian.AppendUint64(s.info[:0], uint64(len(s.aad)))
+	return e.siv.sum(s.siv[:0], size, s.aad, enc)
 }
 
 // aead returns the cipher and nonce of the one object with this siv: HKDF-Expand
-// to 44 bytes, written out over the pooled HMAC of the epoch.
-func (e *epoch) aead(siv []byte) (cipher.AEAD, []byte) {
-	info := append([]byte(labelObject), siv...)
-	t1 := e.enc.sum(info, []byte{1})
-	t2 := e.enc.sum(t1[:], info, []byte{2})
-	block, err := aes.NewCipher(t1[:])
+// to 44 bytes, written out over the pooled HMAC of the epoch. The nonce is in a
+// place of s that the next call takes.
+func (e *epoch) aead(s *scratch, siv []byte) (cipher.AEAD, []byte) {
+	info := append(append(s.info[:0], labelObject...), siv...)
+	info = append(info, 1)
+	t1 := e.enc.sum(s.okm[:0], info)
+	info[len(info)-1] = 2
+	t2 := e.enc.sum(s.okm[len(t1):len(t1)], t1, info)
+	block, err := aes.NewCipher(t1)
 	if err != nil {
 		panic(err) // only for a key of another size
 	}
@@ -290,7 +295,14 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// scratch is what sealing and opening one object needs beside its result.
-type scratch struct{ aad, enc, plain []byte }
+// scratch is what sealing and opening one object needs beside its result. The
+// arrays would be allocated one by one otherwise, since they pass through
+// interfaces of the standard library.
+type scratch struct {
+	aad, enc, plain []byte
+	siv             [sivSize]byte
+	info            [len(labelObject) + sivSize + 1]byte
+	okm             [2 * sha256.Size]byte
+}
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}

@@ -1,7 +1,9 @@
 package vault
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"iter"
@@ -25,7 +27,8 @@ type Fetch func(ctx context.Context, ids []ObjectID) iter.Seq2[Object, error]
 //
 // Errors are a [*PieceError] for an object that is missing (ErrMissing or the
 // fetcher's error) or damaged (ErrCorrupt), else w's or ctx's. What reached w
-// before is right.
+// before is right. Only if c.Sum is stated and all of it has another hash, an
+// [ErrContent] that is no PieceError comes at the end: then nothing is.
 func (k *Keyring) ReadContent(ctx context.Context, w io.Writer, c Content, fetch Fetch) error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("read content: %w", err)
@@ -36,7 +39,18 @@ func (k *Keyring) ReadContent(ctx context.Context, w io.Writer, c Content, fetch
 	}
 	r := contentReader{keys: k, w: w, fetch: fetch, buf: plainBuffers.Get().(*[]byte)}
 	defer func() { plainBuffers.Put(r.buf) }()
-	return r.read(ctx, c)
+	if c.Sum == nil {
+		return r.read(ctx, c)
+	}
+	sum := sha256.New()
+	r.w = io.MultiWriter(w, sum)
+	if err := r.read(ctx, c); err != nil {
+		return err
+	}
+	if !bytes.Equal(sum.Sum(nil), c.Sum[:]) {
+		return fmt.Errorf("read content: %w: all its pieces are right, but its SHA-256 is not the one recorded", ErrContent)
+	}
+	return nil
 }
 
 // Bounds of one batch: its plaintext is held in memory at once.

@@ -12,6 +12,9 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
+
+	"backstay/protocol/cbor"
 )
 
 var update = flag.Bool("update", false, "write the vectors anew")
@@ -265,6 +268,26 @@ func writeVectors(t *testing.T) {
 			Plaintext: (&Record{Name: []byte("/home/ada/notes.txt"), Type: TypeFile, Content: Content{Size: 5, Inline: []byte("hello")}}).Append(nil)},
 		{Name: "record, put with refs", Epoch: 2, Type: TypeRecord, Refs: refs, Record: record(OpPut),
 			Plaintext: (&Record{Name: []byte("/home/ada/film"), Type: TypeFile, Content: Content{Size: 5070, Entries: entries}}).Append(nil)},
+		{Name: "record, file with all there is", Epoch: 2, Type: TypeRecord, Refs: refs, Record: record(OpPut), Plaintext: (&Record{
+			Name: []byte("/home/ada/film\xff"), Type: TypeFile, Content: Content{Size: 5070, Entries: entries, Sum: (*[32]byte)(sequence(32, 0x11))},
+			Metadata: Metadata{
+				ModTime: time.Unix(1_700_000_000, 123_456_789), Created: time.Unix(-1, 999_999_999), Mode: new(uint32(0o4755)), Owner: &Owner{1000, 100, "ada", "users"},
+				Xattrs: []Xattr{{[]byte("user.a"), []byte{}}, {[]byte("user.b"), []byte("1")}}, Attributes: new(uint32(0x20)), Security: sequence(20, 0xc0),
+			},
+			Link: (*LinkGroup)(sequence(16, 0xe0)), Holes: []Hole{{0, 4096}, {8192, 1 << 40}}, Fuzzy: true, CKSum: new(uint32(0x377a6011)),
+			Unknown: []Field{{33, must(cbor.Parse([]byte{0xf6}))}},
+		}).Append(nil)},
+		{Name: "record, folder", Epoch: 1, Type: TypeRecord, Record: record(OpPut),
+			Plaintext: (&Record{Name: []byte("/home/ada"), Type: TypeFolder, Metadata: Metadata{ModTime: time.Unix(1_700_000_000, 0), Mode: new(uint32(0o755))}}).Append(nil)},
+		{Name: "record, symbolic link", Epoch: 1, Type: TypeRecord, Record: record(OpPut),
+			Plaintext: (&Record{Name: []byte("/home/ada/link"), Type: TypeSymlink, Target: []byte("../bob")}).Append(nil)},
+		{Name: "record, FIFO", Epoch: 1, Type: TypeRecord, Record: record(OpPut), Plaintext: (&Record{Name: []byte("/p"), Type: TypeFIFO}).Append(nil)},
+		{Name: "record, socket", Epoch: 1, Type: TypeRecord, Record: record(OpPut), Plaintext: (&Record{Name: []byte("/s"), Type: TypeSocket}).Append(nil)},
+		{Name: "record, character device", Epoch: 1, Type: TypeRecord, Record: record(OpPut),
+			Plaintext: (&Record{Name: []byte("/dev/null"), Type: TypeCharDevice, Device: &DeviceNumber{1, 3}}).Append(nil)},
+		{Name: "record, block device", Epoch: 1, Type: TypeRecord, Record: record(OpPut),
+			Plaintext: (&Record{Name: []byte("/dev/sda"), Type: TypeBlockDevice, Device: &DeviceNumber{8, 0}}).Append(nil)},
+		{Name: "record, other", Epoch: 1, Type: TypeRecord, Record: record(OpPut), Plaintext: (&Record{Name: []byte(`C:\x`), Type: TypeOther}).Append(nil)},
 		{Name: "record, delete", Epoch: 1, Type: TypeRecord, Record: record(OpDelete), Plaintext: (&Record{Name: []byte("/x")}).Append(nil)},
 		{Name: "record, out of scope", Epoch: 1, Type: TypeRecord, Record: record(OpOutOfScope), Plaintext: (&Record{Name: []byte("/x")}).Append(nil)},
 		{Name: "record, valid", Epoch: 1, Type: TypeRecord, Refs: refs[:1], Record: record(OpValid), Plaintext: (&Record{}).Append(nil)},

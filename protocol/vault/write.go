@@ -3,11 +3,14 @@ package vault
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
+	"hash"
 	"io"
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Cutter decides where the chunks of a file end. It is used by one goroutine.
@@ -42,6 +45,16 @@ type WriteOptions struct {
 	Workers int
 	// Window is how many sealed objects may be in put at a time. Default: 4.
 	Window int
+	// Known is asked for every chunk, by its keyed hash and its size in bytes,
+	// before it is sealed. If it knows an object with that plaintext, the content
+	// refers to this and nothing is sealed or put. It is called from several
+	// goroutines at a time. Default: nothing is known.
+	Known func(hash Hash, size int) (ObjectID, bool)
+	// Stored is told of every chunk after put has taken it. It is called from
+	// several goroutines at a time. Default: nobody is told.
+	Stored func(Entry)
+	// Sum asks for Content.Sum. Default: it stays nil.
+	Sum bool
 }
 
 // chunkSize is the length of the chunks of the default cutter.
@@ -84,9 +97,24 @@ func (k *Keyring) WriteContent(ctx context.Context, r io.Reader, put func(ctx co
 		put:    put,
 		plain:  make(chan struct{}, max(1, cmp.Or(opts.Workers, runtime.GOMAXPROCS(0)))),
 		sealed: make(chan struct{}, max(1, cmp.Or(opts.Window, 4))),
+		known:  opts.Known,
+		stored: opts.Stored,
 	}
-	defer w.running.Wait()
-	defer cancel()
+	if opts.Sum {
+		w.sum = newContentSum(cap(w.plain))
+	}
+	c, err := w.run(ctx, &in)
+	cancel()
+	w.sum.stop()
+	w.running.Wait()
+	if err == nil {
+		c.Sum = w.sum.sum()
+	}
+	return c, err
+}
+
+// run writes all chunks and returns the description of the content.
+func (w *contentWriter) run(ctx context.Context, in *chunks) (Content, error) {
 	for {
 		chunk, err := in.next()
 		if err == io.EOF {
@@ -162,6 +190,9 @@ func (c *chunks) next() (*[]byte, error) {
 type contentWriter struct {
 	keys    *Keyring
 	put     func(ctx context.Context, object []byte) (ObjectID, error)
+	known   func(hash Hash, size int) (ObjectID, bool)
+	stored  func(Entry)
+	sum     *contentSum // nil if nobody asks for it
 	running sync.WaitGroup
 	// plain and sealed hold a token for each chunk in the clear, counted from
 	// write, and each sealed one: they bound the memory in use.
@@ -181,6 +212,7 @@ type piece struct {
 
 // write starts sealing a chunk and gathers what has become ready.
 func (w *contentWriter) write(ctx context.Context, chunk *[]byte) error {
+	w.sum.more()
 	select {
 	case w.plain <- struct{}{}:
 	case <-ctx.Done():
@@ -188,40 +220,134 @@ func (w *contentWriter) write(ctx context.Context, chunk *[]byte) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	c := &plain{buf: chunk, slots: w.plain}
+	c.users.Store(1)
+	w.sum.add(c)
 	p := &piece{done: make(chan struct{})}
 	w.pending = append(w.pending, p)
 	w.running.Go(func() {
 		defer close(p.done)
-		p.entry, p.err = w.seal(ctx, chunk)
+		p.entry, p.err = w.seal(ctx, c)
 	})
 	return w.gather(ctx, MaxRefs)
 }
 
-// seal seals and puts one chunk and gives its buffer back.
-func (w *contentWriter) seal(ctx context.Context, chunk *[]byte) (Entry, error) {
-	release := sync.OnceFunc(func() {
-		plainBuffers.Put(chunk)
-		<-w.plain
-	})
+// seal seals and puts one chunk, unless it is known, and releases it.
+func (w *contentWriter) seal(ctx context.Context, chunk *plain) (Entry, error) {
+	release := sync.OnceFunc(chunk.release)
 	defer release()
+	plaintext := *chunk.buf
+	e := Entry{Size: uint64(len(plaintext)), Hash: w.keys.Hash(plaintext)}
+	if w.known != nil {
+		if id, ok := w.known(e.Hash, len(plaintext)); ok {
+			e.Ref = id
+			return e, nil
+		}
+	}
 	select {
 	case w.sealed <- struct{}{}:
 	case <-ctx.Done():
 		return Entry{}, context.Cause(ctx)
 	}
 	defer func() { <-w.sealed }()
-	e := Entry{Size: uint64(len(*chunk)), Hash: w.keys.Hash(*chunk)}
 	object := objectBuffers.Get().(*[]byte)
 	defer objectBuffers.Put(object)
 	var err error
-	if *object, err = w.keys.seal((*object)[:0], Header{Type: TypeChunk}, *chunk); err != nil {
+	if *object, err = w.keys.seal((*object)[:0], Header{Type: TypeChunk}, plaintext); err != nil {
 		return Entry{}, err
 	}
 	release()
 	if e.Ref, err = w.put(ctx, *object); err != nil {
 		return Entry{}, fmt.Errorf("put chunk: %w", err)
 	}
+	if w.stored != nil {
+		w.stored(e)
+	}
 	return e, nil
+}
+
+// plain is a chunk in the clear. When its last user releases it, its buffer and
+// its slot are free for others.
+type plain struct {
+	buf   *[]byte
+	slots chan struct{}
+	users atomic.Int32
+}
+
+func (p *plain) release() {
+	if p.users.Add(-1) == 0 {
+		plainBuffers.Put(p.buf)
+		<-p.slots
+	}
+}
+
+// contentSum computes the SHA-256 of a content of several chunks, beside the
+// sealing: it can only be computed from the start to the end, on one processor. The
+// methods are called by the goroutine that writes, and do nothing on nil.
+type contentSum struct {
+	// first is the only chunk so far. Most files have no other, and need no sum.
+	first *plain
+	// chunks has room for all there can be at a time, so no send waits.
+	chunks chan *plain
+	hash   hash.Hash
+	done   chan struct{} // closed when hash is complete; nil before there is one
+}
+
+func newContentSum(chunks int) *contentSum {
+	return &contentSum{chunks: make(chan *plain, chunks)}
+}
+
+// more is called before each chunk, and before it takes a slot, which with one
+// slot only the first one can free.
+func (s *contentSum) more() {
+	if s == nil || s.first == nil {
+		return
+	}
+	s.hash, s.done = sha256.New(), make(chan struct{})
+	go func() {
+		defer close(s.done)
+		for chunk := range s.chunks {
+			s.hash.Write(*chunk.buf)
+			chunk.release()
+		}
+	}()
+	s.chunks <- s.first
+	s.first = nil
+}
+
+// add adds a chunk, whose user it becomes.
+func (s *contentSum) add(chunk *plain) {
+	if s == nil {
+		return
+	}
+	chunk.users.Add(1)
+	if s.done == nil {
+		s.first = chunk
+		return
+	}
+	s.chunks <- chunk
+}
+
+// stop waits until all chunks are hashed. It is called once.
+func (s *contentSum) stop() {
+	if s == nil {
+		return
+	}
+	close(s.chunks)
+	if s.first != nil {
+		s.first.release()
+	}
+	if s.done != nil {
+		<-s.done
+	}
+}
+
+// sum returns the hash after stop, or nil if there was no second chunk.
+func (s *contentSum) sum() *[sha256.Size]byte {
+	if s == nil || s.done == nil {
+		return nil
+	}
+	return new([sha256.Size]byte(s.hash.Sum(nil)))
 }
 
 // gather takes the entries of finished pieces, in order, and waits for some if

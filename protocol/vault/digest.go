@@ -1,0 +1,87 @@
+package vault
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"sync"
+
+	"github.com/zeebo/blake3"
+)
+
+// DigestSize is the size of a digest in bytes: 1,024 lanes of 16 bits.
+const DigestSize = 2048
+
+// Digest is the digest of a device's state: a sum over the newest record of every
+// path, in any order (SPEC.md, "State digest"). The zero value is that of the
+// empty state. It is no set: what is removed must have been added.
+type Digest struct {
+	// words hold four lanes each, the first in the low bits.
+	words [DigestSize / 8]uint64
+}
+
+// highs are the highest bits of the four lanes of a word. Sums and differences of
+// all other bits do not reach the next lane.
+const highs = 0x8000_8000_8000_8000
+
+// Add adds a record, a put or out of scope, as the newest of its path.
+func (d *Digest) Add(path PathID, record ObjectID) {
+	e := newElement(path, record)
+	defer elements.Put(e)
+	for i, a := range &d.words {
+		b := binary.LittleEndian.Uint64(e.out[8*i:])
+		d.words[i] = ((a &^ highs) + (b &^ highs)) ^ ((a ^ b) & highs)
+	}
+}
+
+// Remove takes out what Add added.
+func (d *Digest) Remove(path PathID, record ObjectID) {
+	e := newElement(path, record)
+	defer elements.Put(e)
+	for i, a := range &d.words {
+		b := binary.LittleEndian.Uint64(e.out[8*i:])
+		d.words[i] = ((a | highs) - (b &^ highs)) ^ ((a ^ ^b) & highs)
+	}
+}
+
+// element is what a record counts for, and what computing it takes: a hasher has
+// 10 KB.
+type element struct {
+	hash *blake3.Hasher
+	out  [DigestSize]byte
+}
+
+var elements = sync.Pool{New: func() any { return &element{hash: blake3.New()} }}
+
+func newElement(path PathID, record ObjectID) *element {
+	e := elements.Get().(*element)
+	e.hash.Reset()
+	e.hash.Write(path[:])
+	e.hash.Write(record[:])
+	e.hash.Digest().Read(e.out[:])
+	return e
+}
+
+// Sum returns the SHA-256 of the digest, which a commit carries.
+func (d *Digest) Sum() [sha256.Size]byte { return sha256.Sum256(d.Bytes()) }
+
+// Bytes returns the digest as DigestSize bytes, to be kept.
+func (d *Digest) Bytes() []byte {
+	b := make([]byte, 0, DigestSize)
+	for _, w := range d.words {
+		b = binary.LittleEndian.AppendUint64(b, w)
+	}
+	return b
+}
+
+// ParseDigest reads what Bytes returned. Errors: [ErrMalformed].
+func ParseDigest(data []byte) (Digest, error) {
+	var d Digest
+	if len(data) != DigestSize {
+		return d, fmt.Errorf("digest: %w: %d bytes, want %d", ErrMalformed, len(data), DigestSize)
+	}
+	for i := range d.words {
+		d.words[i] = binary.LittleEndian.Uint64(data[8*i:])
+	}
+	return d, nil
+}
