@@ -16,8 +16,11 @@
 // file server with a clock of its own makes "a moment ago" a guess. The settle
 // time before a capture covers both in practice.
 //
+// What is not a regular file is captured without being opened for reading, and its
+// parts can be no more torn than a folder's listing: see [Entry].
+//
 // The package does not retry, wait, or decide what to do with a file that will not
-// rest. Enter at [Open].
+// rest. Enter at [Open] for regular files and at [Entry] for everything else.
 package capture
 
 import (
@@ -28,7 +31,9 @@ import (
 	"strings"
 	"time"
 
+	"backstay/agent/metadata"
 	"backstay/agent/scan/facts"
+	"backstay/protocol/vault"
 )
 
 var (
@@ -57,9 +62,11 @@ const (
 type File struct {
 	root, rel string
 	handle    handle
+	node      metadata.Node
 	before    state
-	left      int64 // bytes that Read may still return
-	short     bool  // it ended before its size
+	at        int64        // where Read goes on
+	holes     []vault.Hole // still ahead of Read, which leaves them out
+	short     bool         // it ended before its size
 	unsettled time.Duration
 }
 
@@ -68,6 +75,8 @@ type state struct {
 	facts  facts.Facts
 	change int64 // when anything about it last changed, ns; its ctime
 }
+
+func stateOf(n metadata.Node) state { return state{n.Facts, n.Changed} }
 
 // Open opens the regular file path, which is root itself or lies below it; both
 // are absolute. The root may be a symlink or lie behind one. Open does not block
@@ -84,15 +93,16 @@ func Open(root, path string) (*File, error) {
 		return nil, explain(path, err)
 	}
 	now := time.Now() // before the facts: what is written from here on must show in them
-	s, err := h.state()
-	if err == nil && s.facts.Type != facts.Regular {
-		err = fmt.Errorf("%w but a %v", ErrNotRegular, s.facts.Type)
+	n, err := metadata.Stat(h.of())
+	if err == nil && n.Facts.Type != facts.Regular {
+		err = fmt.Errorf("%w but a %v", ErrNotRegular, n.Facts.Type)
 	}
 	if err != nil {
 		_ = h.close() // opened for reading: nothing can be lost
 		return nil, explain(path, err)
 	}
-	return &File{root: root, rel: rel, handle: h, before: s, left: s.facts.Size, unsettled: unsettled(now, s)}, nil
+	s := stateOf(n)
+	return &File{root: root, rel: rel, handle: h, node: n, before: s, unsettled: unsettled(now, s)}, nil
 }
 
 // Facts returns the facts taken when the file was opened.
@@ -103,18 +113,62 @@ func (f *File) Facts() facts.Facts { return f.before.facts }
 // within the last 20 ms, on file systems that count in seconds within the last two.
 func (f *File) Unsettled() time.Duration { return f.unsettled }
 
-// Read reads on, up to the size the file had when it was opened. It returns
-// io.EOF there, and earlier if the file got shorter, which Check tells. Other
-// errors are *[facts.Problem].
+// Metadata returns what the system keeps about the file beside its content. It is
+// valid with an error, too, a *[facts.Problem] that says what of it could not be
+// read. [File.Check] covers it if called later: what changes it moves the file's
+// change time. It costs one system call, and more for each extended attribute.
+func (f *File) Metadata() (vault.Metadata, error) {
+	return metadata.Read(f.handle.of(), f.node, f.path())
+}
+
+// Link returns how many names the file has on its system, and a key that is equal
+// for all of them; files with one name need none.
+func (f *File) Link() (links uint64, key metadata.LinkKey) { return f.node.Links, f.node.Key }
+
+// maxHoles is how many holes a file may have to be taken apart: more would not fit
+// a record beside everything else, and a file so ragged saves nothing.
+const maxHoles = 65_536
+
+// SkipHoles finds the parts of the file that take no room, and makes Read leave
+// them out. It returns them ascending, nil if there are none, more than 65,536, or
+// the system cannot tell: then Read returns everything. Call it before the first
+// Read. For a file that takes as much room as its size it asks the system nothing.
+// Its error is a *[facts.Problem].
+func (f *File) SkipHoles() ([]vault.Hole, error) {
+	if f.node.Allocated >= f.node.Facts.Size {
+		return nil, nil
+	}
+	holes, err := f.handle.holes(f.node.Facts.Size)
+	if err != nil {
+		return nil, explain(f.path(), err)
+	}
+	if len(holes) > maxHoles {
+		return nil, nil
+	}
+	f.holes = holes
+	return holes, nil
+}
+
+// Read reads on, up to the size the file had when it was opened and leaving out
+// what SkipHoles found. It returns io.EOF there, and earlier if the file got
+// shorter, which Check tells. Other errors are *[facts.Problem].
 func (f *File) Read(p []byte) (int, error) {
-	if f.left == 0 || f.short {
+	end := f.node.Facts.Size
+	for len(f.holes) > 0 && int64(f.holes[0].Offset) <= f.at {
+		f.at = int64(f.holes[0].Offset + f.holes[0].Length)
+		f.holes = f.holes[1:]
+	}
+	if f.at >= end || f.short {
 		return 0, io.EOF
 	}
-	p = p[:min(int64(len(p)), f.left)]
+	if len(f.holes) > 0 {
+		end = int64(f.holes[0].Offset)
+	}
+	p = p[:min(int64(len(p)), end-f.at)]
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := f.handle.read(p)
+	n, err := f.handle.readAt(p, f.at)
 	if err != nil {
 		return n, explain(f.path(), err)
 	}
@@ -122,7 +176,7 @@ func (f *File) Read(p []byte) (int, error) {
 		f.short = true
 		return 0, io.EOF
 	}
-	f.left -= int64(n)
+	f.at += int64(n)
 	return n, nil
 }
 
@@ -134,10 +188,11 @@ func (f *File) Check() error {
 	if err != nil {
 		return explain(f.path(), err)
 	}
-	after, err := f.handle.state()
+	now, err := metadata.Stat(f.handle.of())
 	if err != nil {
 		return explain(f.path(), err)
 	}
+	after := stateOf(now)
 	switch {
 	case !same:
 		return fmt.Errorf("%w: another file took its name", ErrTorn)

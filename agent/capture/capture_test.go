@@ -475,6 +475,10 @@ func BenchmarkTinyFile(b *testing.B) {
 	for b.Loop() {
 		f, err := capture.Open(root, path)
 		must(b, err)
+		_, err = f.Metadata()
+		must(b, err)
+		_, err = f.SkipHoles()
+		must(b, err)
 		_, err = f.Read(buf)
 		must(b, err)
 		must(b, f.Check())

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"backstay/agent/scan/facts"
+	"backstay/agent/metadata"
 )
 
 // A handle is a descriptor. It is used directly, because os.File would ask the
@@ -25,11 +25,11 @@ func open(root, rel string) (handle, error) {
 	return handle{fd}, err
 }
 
-func (h handle) state() (state, error) { return stat(h.fd) }
+func (h handle) of() metadata.Handle { return h.fd }
 
-func (h handle) read(p []byte) (n int, err error) {
+func (h handle) readAt(p []byte, at int64) (n int, err error) {
 	err = again(func() error {
-		n, err = unix.Read(h.fd, p)
+		n, err = unix.Pread(h.fd, p, at)
 		return err
 	})
 	return max(n, 0), err
@@ -42,19 +42,12 @@ func (h handle) named(root, rel string, before state) (state, bool, error) {
 	if err != nil {
 		return state{}, false, err
 	}
-	s, err := stat(fd)
+	n, err := metadata.Stat(fd)
 	_ = unix.Close(fd)
-	return s, s.facts.Dev == before.facts.Dev && s.facts.Inode == before.facts.Inode, err
+	return stateOf(n), n.Facts.Dev == before.facts.Dev && n.Facts.Inode == before.facts.Inode, err
 }
 
 func (h handle) close() error { return unix.Close(h.fd) }
-
-func stat(fd int) (state, error) {
-	var st unix.Stat_t
-	err := again(func() error { return unix.Fstat(fd, &st) })
-	f := facts.FromStat(&st)
-	return state{f, f.CTime}, err
-}
 
 // step opens one component after the other, none of them a symlink but the root.
 func step(root, rel string, flags int) (int, error) {

@@ -7,11 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"unsafe"
 
 	"golang.org/x/sys/windows"
 
-	"backstay/agent/scan/facts"
+	"backstay/agent/metadata"
 )
 
 // A handle shares the file with everyone, for deleting too: os.Root opens so.
@@ -49,24 +48,10 @@ func open(root, rel string) (handle, error) {
 	return handle{f}, err
 }
 
-func (h handle) state() (state, error) {
-	info, err := h.file.Stat()
-	if err != nil {
-		return state{}, err
-	}
-	// FILE_BASIC_INFO: four times and the attributes.
-	var basic struct {
-		creation, access, write, change int64
-		attributes, _                   uint32
-	}
-	err = windows.GetFileInformationByHandleEx(windows.Handle(h.file.Fd()), windows.FileBasicInfo,
-		(*byte)(unsafe.Pointer(&basic)), uint32(unsafe.Sizeof(basic)))
-	change := windows.Filetime{LowDateTime: uint32(basic.change), HighDateTime: uint32(basic.change >> 32)}
-	return state{facts.FromInfo(info), change.Nanoseconds()}, err
-}
+func (h handle) of() metadata.Handle { return h.file }
 
-func (h handle) read(p []byte) (int, error) {
-	n, err := h.file.Read(p)
+func (h handle) readAt(p []byte, at int64) (int, error) {
+	n, err := h.file.ReadAt(p, at)
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
@@ -89,8 +74,8 @@ func (h handle) named(root, rel string, _ state) (state, bool, error) {
 	if err != nil {
 		return state{}, false, err
 	}
-	s, err := other.state()
-	return s, os.SameFile(mine, its), err
+	n, err := metadata.Stat(other.file)
+	return stateOf(n), os.SameFile(mine, its), err
 }
 
 func (h handle) close() error { return h.file.Close() }
