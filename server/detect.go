@@ -31,10 +31,6 @@ func isTLS(first [peekSize]byte) bool {
 	return first[0] == 0x16 && first[1] == 0x03 && first[2] <= 0x04 && first[5] == 0x01
 }
 
-// alertProtocolVersion is the TLS record that answers a ClientHello until this
-// server speaks version 4: a fatal alert, "protocol version not supported".
-var alertProtocolVersion = []byte{0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 70}
-
 // replayConn gives the bytes of unread before those of the connection.
 type replayConn struct {
 	net.Conn

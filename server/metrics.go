@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"backstay/server/v3"
+	"backstay/server/v4"
 )
 
 // metricsHandler serves /metrics for Prometheus and /healthz, which answers 503
@@ -50,7 +51,28 @@ var v3Metrics = []metric{
 	v3Metric("refused_total", "Requests answered with an error.", func(c v3.Counters) int64 { return c.Refused }),
 }
 
+type agentMetric struct {
+	desc  *prometheus.Desc
+	value func(v4.Counters) int64
+}
+
+func v4Metric(name, help string, value func(v4.Counters) int64) agentMetric {
+	return agentMetric{prometheus.NewDesc("backstay_v4_"+name, help, nil, nil), value}
+}
+
+var v4Metrics = []agentMetric{
+	v4Metric("sessions_total", "Sessions of agents.", func(c v4.Counters) int64 { return c.Sessions }),
+	v4Metric("enrolled_total", "Devices enrolled.", func(c v4.Counters) int64 { return c.Enrolled }),
+	v4Metric("commits_total", "Commits durable.", func(c v4.Counters) int64 { return c.Commits }),
+	v4Metric("received_bytes_total", "Bytes of objects received.", func(c v4.Counters) int64 { return c.BytesIn }),
+	v4Metric("sent_bytes_total", "Bytes of objects sent.", func(c v4.Counters) int64 { return c.BytesOut }),
+	v4Metric("refused_total", "Requests answered with an error.", func(c v4.Counters) int64 { return c.Refused }),
+}
+
 var (
+	accountsDesc = prometheus.NewDesc("backstay_accounts", "Accounts.", nil, nil)
+	devicesDesc  = prometheus.NewDesc("backstay_devices", "Devices, enrolled or of protocol version 3.", nil, nil)
+	clockDesc    = prometheus.NewDesc("backstay_clock_trusted", "1 if commits are taken, 0 if the clock leapt and is not confirmed.", nil, nil)
 	sessionsDesc = prometheus.NewDesc("backstay_sessions", "Connections being served.", nil, nil)
 	objectsDesc  = prometheus.NewDesc("backstay_objects", "Sealed objects stored.", nil, nil)
 	versionsDesc = prometheus.NewDesc("backstay_versions", "Versions of files stored.", nil, nil)
@@ -61,7 +83,10 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, m := range v3Metrics {
 		ch <- m.desc
 	}
-	for _, d := range []*prometheus.Desc{sessionsDesc, objectsDesc, versionsDesc, storedDesc} {
+	for _, m := range v4Metrics {
+		ch <- m.desc
+	}
+	for _, d := range []*prometheus.Desc{accountsDesc, devicesDesc, clockDesc, sessionsDesc, objectsDesc, versionsDesc, storedDesc} {
 		ch <- d
 	}
 }
@@ -71,6 +96,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, m := range v3Metrics {
 		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(m.value(counters)))
 	}
+	agents := c.s.agents.Counters()
+	for _, m := range v4Metrics {
+		ch <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, float64(m.value(agents)))
+	}
 	st, err := c.s.Stats(context.Background())
 	if err != nil {
 		c.s.log.Error("statistics", "err", err)
@@ -79,6 +108,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v int64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v))
 	}
+	trusted := int64(1)
+	if st.ClockProblem != "" {
+		trusted = 0
+	}
+	gauge(accountsDesc, st.Accounts)
+	gauge(devicesDesc, st.Devices)
+	gauge(clockDesc, trusted)
 	gauge(sessionsDesc, st.Sessions)
 	gauge(objectsDesc, st.Objects)
 	gauge(versionsDesc, st.Versions)

@@ -12,25 +12,27 @@ package server
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"backstay/internal/localsock"
 	"backstay/protocol/vault"
+	"backstay/server/accounts"
 	"backstay/server/admin"
 	"backstay/server/storage"
 	"backstay/server/storage/disk"
 	"backstay/server/v3"
+	"backstay/server/v4"
 )
 
 const (
@@ -57,6 +59,11 @@ type Server struct {
 	log      *slog.Logger
 	store    *disk.Store
 	legacy   *v3.Area
+	vault    vault.ID // of the legacy area
+	accounts *accounts.Accounts
+	agents   *v4.Server
+	key      ed25519.PrivateKey
+	clock    *clock
 	started  time.Time
 	sessions sessions
 	refused  refusals
@@ -87,10 +94,61 @@ func Open(ctx context.Context, o Options) (*Server, error) {
 		refused:   refusals{log: o.Log},
 		listening: make(chan struct{}),
 	}
-	if s.legacy, err = openLegacy(ctx, o.Data, store, o.legacy()); err != nil {
+	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
 	return s, nil
+}
+
+// open opens what lies in the store and beside it.
+func (s *Server) open(ctx context.Context) error {
+	stats, err := s.store.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	legacy, err := loadLegacyKey(s.o.Data, stats.Objects == 0)
+	if err != nil {
+		return err
+	}
+	s.vault = legacy.vault
+	if s.legacy, err = v3.Open(ctx, s.store, vault.NewKeyring(legacy.vault, legacy.key), s.o.legacy()); err != nil {
+		return err
+	}
+	s.accounts, err = accounts.Open(ctx, s.store, accounts.Options{
+		Reserved: []vault.ID{legacy.vault}, SeenFile: filepath.Join(s.o.Data, seenFile), Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	invited := false
+	for _, err := range s.store.Items(ctx, storage.KindInvitation, storage.Key{}) {
+		if err != nil {
+			return err
+		}
+		invited = true
+		break
+	}
+	if s.key, err = loadServerKey(s.o.Data, !invited); err != nil {
+		return err
+	}
+	if s.clock, err = openClock(s.o.Data, time.Now, s.log); err != nil {
+		return err
+	}
+	s.agents = v4.New(v4.Options{
+		Store: s.store, Accounts: s.accounts, Key: s.key, Clock: s.clock, Program: program(), Log: s.log,
+	})
+	return nil
+}
+
+// seenFile holds when devices were last seen.
+const seenFile = "seen"
+
+// program is the version that agents are told.
+func program() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return ""
 }
 
 func (o Options) legacy() v3.Options {
@@ -103,18 +161,6 @@ func (o Options) legacy() v3.Options {
 		IdleTimeout: o.Config.idle(),
 		Log:         o.Log,
 	}
-}
-
-func openLegacy(ctx context.Context, data string, store *disk.Store, o v3.Options) (*v3.Area, error) {
-	stats, err := store.Stats(ctx)
-	if err != nil {
-		return nil, err
-	}
-	key, err := loadLegacyKey(data, stats.Objects == 0)
-	if err != nil {
-		return nil, err
-	}
-	return v3.Open(ctx, store, vault.NewKeyring(key.vault, key.key), o)
 }
 
 // Close releases the data folder.
@@ -164,6 +210,8 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	})
+	services.Go(func() { s.clock.run(ctx) })
+	services.Go(func() { s.accounts.Run(ctx) })
 	s.addr = listener.Addr()
 	close(s.listening)
 	s.log.Info("listening", "address", s.addr.String(), "v3", string(s.o.Config.V3), "data", s.o.Data)
@@ -249,17 +297,24 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	case err != nil:
 		s.log.Debug("session", "peer", peer, "err", err)
 	case isTLS(first):
-		s.refused.add(time.Now(), conn.RemoteAddr(), "protocol version 4 is not spoken yet")
-		conn.Write(alertProtocolVersion)
+		s.session(peer, 4, func() error { return s.agents.Serve(ctx, replay) })
 	case s.o.Config.V3 == V3Off, s.o.Config.V3 == V3Loopback && !isLoopback(conn.RemoteAddr()):
 		s.refused.add(time.Now(), conn.RemoteAddr(), "protocol version 3 is not allowed from there")
+	case s.clock.Trusted() != nil:
+		s.refused.add(time.Now(), conn.RemoteAddr(), "the clock is not confirmed")
 	default:
-		s.log.Debug("session starts", "peer", peer, "protocol", 3)
-		if err := s.legacy.Serve(ctx, replay); err != nil {
-			s.log.Info("session ends", "peer", peer, "protocol", 3, "err", err)
-		} else {
-			s.log.Debug("session ends", "peer", peer, "protocol", 3)
-		}
+		s.session(peer, 3, func() error { return s.legacy.Serve(ctx, replay) })
+	}
+}
+
+// session logs how a session begins and ends.
+func (s *Server) session(peer string, protocol int, serve func() error) {
+	log := s.log.With("peer", peer, "protocol", protocol)
+	log.Debug("session starts")
+	if err := serve(); err != nil {
+		log.Info("session ends", "err", err)
+	} else {
+		log.Debug("session ends")
 	}
 }
 
@@ -272,24 +327,6 @@ func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 	}
 }
 
-// Stats counts what is stored and who is connected.
-func (s *Server) Stats(ctx context.Context) (admin.Stats, error) {
-	stored, err := s.store.Stats(ctx)
-	if err != nil {
-		return admin.Stats{}, err
-	}
-	st := admin.Stats{
-		Devices:      stored.Devices,
-		Files:        stored.Paths,
-		Versions:     stored.Versions,
-		Objects:      stored.Objects,
-		BytesLogical: stored.BytesObjects,
-		BytesStored:  stored.BytesStored,
-		Sessions:     s.sessions.now.Load(),
-	}
-	return st, nil
-}
-
 func (s *Server) logStats() {
 	st, err := s.Stats(context.Background())
 	if err != nil {
@@ -298,20 +335,9 @@ func (s *Server) logStats() {
 	}
 	c := s.legacy.Counters()
 	s.log.Info("stopped", "up", time.Since(s.started).Round(time.Second).String(),
-		"files_received", c.Files, "bytes_received", c.Bytes, "checksums_wrong", c.ChecksumWrong,
+		"commits", s.agents.Counters().Commits, "files_received", c.Files, "bytes_received", c.Bytes, "checksums_wrong", c.ChecksumWrong,
 		"devices", st.Devices, "files", st.Files, "versions", st.Versions, "bytes_stored", st.BytesStored)
 }
-
-// V3Files lists what version 3 clients have sent.
-func (s *Server) V3Files(ctx context.Context) iter.Seq2[v3.File, error] { return s.legacy.Files(ctx) }
-
-// V3Get writes the newest version of a version 3 client's file.
-func (s *Server) V3Get(ctx context.Context, client, file string, w io.Writer) error {
-	return s.legacy.Get(ctx, client, file, w)
-}
-
-// V3Allow lets a version 3 client of this name register.
-func (s *Server) V3Allow(ctx context.Context, name string) error { return s.legacy.Allow(ctx, name) }
 
 // sessions counts and bounds connections.
 type sessions struct {

@@ -32,6 +32,8 @@ func command() *cobra.Command {
 version. Programs that speak protocol version 3 are served too.
 
   server run                  serve, in the foreground
+  server invite               invite a computer to keep its backups here
+  server devices              which computers do, and when they were safe last
   server stats                what is stored
   server v3 files             what version 3 clients have sent
   server v3 get ADA notes.txt -o notes.txt
@@ -40,7 +42,7 @@ Settings are read from server.toml and port.info of the working folder if it
 holds one of them, else of the user's configuration folder.`,
 	}
 	root.PersistentFlags().String("data", "", "data folder (default "+server.DefaultData()+")")
-	root.AddCommand(runCommand(), statsCommand(), v3Command())
+	root.AddCommand(runCommand(), inviteCommand(), devicesCommand(), accountsCommand(), statsCommand(), clockCommand(), v3Command())
 	return root
 }
 

@@ -33,10 +33,13 @@ func statsCommand() *cobra.Command {
 					name  string
 					value any
 				}{
-					{"devices", st.Devices}, {"files", st.Files}, {"versions", st.Versions}, {"objects", st.Objects},
+					{"accounts", st.Accounts}, {"devices", st.Devices}, {"files", st.Files}, {"versions", st.Versions}, {"objects", st.Objects},
 					{"in objects", cli.Bytes(st.BytesLogical)}, {"on the disk", cli.Bytes(st.BytesStored)}, {"sessions now", st.Sessions},
 				} {
 					fmt.Fprintf(w, "%s\t%v\n", row.name, row.value)
+				}
+				if st.ClockProblem != "" {
+					fmt.Fprintf(w, "no commits\t%s\n", st.ClockProblem)
 				}
 				return w.Flush()
 			})

@@ -1,5 +1,7 @@
-package server
+package private
 
-// checkPrivate does nothing on Windows: the data folder's access list, inherited
-// from the user's or the service's own folder, already keeps others out.
-func checkPrivate(string) error { return nil }
+import "os"
+
+// check does nothing on Windows: the access list of the folder, inherited from the
+// user's or the service's own, already keeps others out.
+func check(*os.File) error { return nil }

@@ -15,6 +15,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"time"
 
 	"backstay/internal/localsock"
 	"backstay/protocol/vault"
@@ -34,11 +35,56 @@ type Stats struct {
 	BytesLogical int64 `json:"bytes_logical"`
 	BytesStored  int64 `json:"bytes_stored"`
 	Sessions     int64 `json:"sessions"`
+	// ClockProblem is why no commits are taken, empty if they are.
+	ClockProblem string `json:"clock_problem,omitempty"`
+}
+
+// InviteOptions say whom an invitation is for.
+type InviteOptions struct {
+	// Account is its name; empty means "default".
+	Account string
+	// TTL is how long it holds; 0 means 7 days.
+	TTL time.Duration
+	// Address is the host:port it carries; empty means where the server listens.
+	Address string
+}
+
+// Invitation is what "server invite --json" prints.
+type Invitation struct {
+	// Invitation is the line to paste. It holds a secret.
+	Invitation string    `json:"invitation"`
+	Expires    time.Time `json:"expires"`
+	Account    string    `json:"account"`
+}
+
+// Device is an element of what "server devices --json" prints.
+type Device struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Account string `json:"account"`
+	// LastSeen is null if the device never came, LastSafe if it has nothing here.
+	LastSeen *time.Time `json:"last_seen"`
+	LastSafe *time.Time `json:"last_safe"`
+	Revoked  bool       `json:"revoked"`
+}
+
+// Account is an element of what "server accounts --json" prints.
+type Account struct {
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+	// Vault is empty until a device has made it.
+	Vault   string `json:"vault"`
+	Devices int    `json:"devices"`
 }
 
 // Service is what commands ask of a server.
 type Service interface {
 	Stats(ctx context.Context) (Stats, error)
+	Invite(ctx context.Context, o InviteOptions) (Invitation, error)
+	Devices(ctx context.Context) ([]Device, error)
+	Accounts(ctx context.Context) ([]Account, error)
+	// ConfirmClock believes the system's clock and returns its time.
+	ConfirmClock(ctx context.Context) (time.Time, error)
 	// V3Files yields what is damaged with its client and the error, and goes
 	// on; an error without a client ends it.
 	V3Files(ctx context.Context) iter.Seq2[v3.File, error]
@@ -110,10 +156,28 @@ func Handler(s Service) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/stats", func(w http.ResponseWriter, r *http.Request) {
 		st, err := s.Stats(r.Context())
+		answer(w, st, err)
+	})
+	mux.HandleFunc("POST /v1/invite", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		ttl, err := time.ParseDuration(q.Get("ttl"))
+		var i Invitation
 		if err == nil {
-			err = json.NewEncoder(w).Encode(st)
+			i, err = s.Invite(r.Context(), InviteOptions{Account: q.Get("account"), TTL: ttl, Address: q.Get("address")})
 		}
-		finish(w, err)
+		answer(w, i, err)
+	})
+	mux.HandleFunc("GET /v1/devices", func(w http.ResponseWriter, r *http.Request) {
+		devices, err := s.Devices(r.Context())
+		answer(w, devices, err)
+	})
+	mux.HandleFunc("GET /v1/accounts", func(w http.ResponseWriter, r *http.Request) {
+		accounts, err := s.Accounts(r.Context())
+		answer(w, accounts, err)
+	})
+	mux.HandleFunc("POST /v1/clock/confirm", func(w http.ResponseWriter, r *http.Request) {
+		now, err := s.ConfirmClock(r.Context())
+		answer(w, now, err)
 	})
 	mux.HandleFunc("GET /v1/v3/files", func(w http.ResponseWriter, r *http.Request) {
 		enc := json.NewEncoder(w)
@@ -140,6 +204,14 @@ func Handler(s Service) http.Handler {
 		finish(w, s.V3Allow(r.Context(), r.URL.Query().Get("name")))
 	})
 	return mux
+}
+
+// answer sends a value, or why there is none.
+func answer(w http.ResponseWriter, v any, err error) {
+	if err == nil {
+		err = json.NewEncoder(w).Encode(v)
+	}
+	finish(w, err)
 }
 
 // finish ends an answer with the trailer that says how it ended.
@@ -194,10 +266,36 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, re
 	}
 }
 
+// ask makes a request whose answer is one value.
+func ask[T any](ctx context.Context, c *Client, method, path string, q url.Values) (v T, err error) {
+	err = c.call(ctx, method, path, q, func(r io.Reader) error { return json.NewDecoder(r).Decode(&v) })
+	return v, err
+}
+
 // Stats asks for the counts.
-func (c *Client) Stats(ctx context.Context) (st Stats, err error) {
-	err = c.call(ctx, "GET", "/v1/stats", nil, func(r io.Reader) error { return json.NewDecoder(r).Decode(&st) })
-	return st, err
+func (c *Client) Stats(ctx context.Context) (Stats, error) {
+	return ask[Stats](ctx, c, "GET", "/v1/stats", nil)
+}
+
+// Invite asks for an invitation.
+func (c *Client) Invite(ctx context.Context, o InviteOptions) (Invitation, error) {
+	q := url.Values{"account": {o.Account}, "ttl": {o.TTL.String()}, "address": {o.Address}}
+	return ask[Invitation](ctx, c, "POST", "/v1/invite", q)
+}
+
+// Devices asks for the enrolled devices.
+func (c *Client) Devices(ctx context.Context) ([]Device, error) {
+	return ask[[]Device](ctx, c, "GET", "/v1/devices", nil)
+}
+
+// Accounts asks for the accounts.
+func (c *Client) Accounts(ctx context.Context) ([]Account, error) {
+	return ask[[]Account](ctx, c, "GET", "/v1/accounts", nil)
+}
+
+// ConfirmClock has the server believe its system's clock.
+func (c *Client) ConfirmClock(ctx context.Context) (time.Time, error) {
+	return ask[time.Time](ctx, c, "POST", "/v1/clock/confirm", nil)
 }
 
 // V3Files asks for the listing; it streams.

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"time"
 
 	"backstay/protocol/vault"
@@ -33,8 +34,12 @@ var (
 	// ErrMissingRef: an object or commit refers to an object that is not live
 	// in the same vault.
 	ErrMissingRef = errors.New("refers to an object that is not stored")
-	// ErrConflict: another commit or item took the sequence number or revision.
+	// ErrConflict: the device's head or the item's revision is not the one that
+	// the caller builds on.
 	ErrConflict = errors.New("conflicts with what is stored")
+	// ErrDigest: the device's state after the commit would not be the one that
+	// the commit states.
+	ErrDigest = errors.New("the state is not the one that the commit states")
 	// ErrReferenced: an object that is still referred to cannot be deleted.
 	ErrReferenced = errors.New("still referred to")
 	// ErrFull: the disk or the quota is full. Reads go on; nothing stored is
@@ -67,37 +72,45 @@ type Objects interface {
 	// once whatever the order or repetitions in ids. Every object's bytes are
 	// checked against its id. An object that is missing (ErrNotFound) or
 	// damaged (ErrCorrupt) is yielded with its ID set, no Data and the error,
-	// and the iteration goes on; an error with a zero Object ends it. Data is
+	// and the iteration goes on; an error with a zero vault.Object ends it. Data is
 	// valid until the next step.
-	Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.Seq2[Object, error]
-}
-
-// Object is a sealed object and its id.
-type Object struct {
-	ID   vault.ObjectID
-	Data []byte
+	Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.Seq2[vault.Object, error]
 }
 
 // Commit is an atomic step of one device's history.
 type Commit struct {
 	Vault  vault.ID
 	Device vault.DeviceID
-	// Seq is one more than the device's head, 1 for the first.
+	// After is the sequence number of the device's head, which this commit
+	// follows; 0 for the first.
+	After uint64
+	// Seq is greater than After, and one more unless the device makes good what
+	// a store has lost (SPEC.md 2.17, key 13). Below 2^63 - 1.
 	Seq uint64
 	// Objects are stored first, as by Put, but only if the commit is.
 	Objects [][]byte
 	// Records are the record objects of this commit, stored before or among
-	// Objects; each header names this Device and Seq.
+	// Objects; each header names this Device and Seq, and no two the same path.
 	Records []vault.ObjectID
+	// Digest is the SHA-256 of the device's state digest after this commit
+	// (SPEC.md 2.18), which the store compares with its own; nil: not compared.
+	Digest *[32]byte
 	// Body is kept verbatim for readers of the log; at most MaxBody bytes. The
 	// store does not look into it.
 	Body []byte
+	// Stamp, if not nil, makes the statement that is kept with the commit, at
+	// most MaxStamp bytes, once its time is fixed and nothing else can refuse
+	// it. It is called on the store's writer: it must be quick and not call the
+	// store.
+	Stamp func(at time.Time) []byte
 }
 
-// Check returns ErrInvalid for what no store takes, whatever it holds: a body or
-// a batch beyond its bound, a record named twice.
+// Check returns ErrInvalid for what no store takes, whatever it holds: a number
+// that cannot follow, a body or a batch beyond its bound, a record named twice.
 func (c Commit) Check() error {
 	switch {
+	case c.Seq <= c.After || c.Seq >= math.MaxInt64:
+		return fmt.Errorf("commit %d cannot follow %d: %w", c.Seq, c.After, ErrInvalid)
 	case len(c.Body) > MaxBody:
 		return fmt.Errorf("commit %d: body of %d bytes, at most %d: %w", c.Seq, len(c.Body), MaxBody, ErrInvalid)
 	case len(c.Records) > MaxRecords:
@@ -113,8 +126,23 @@ func (c Commit) Check() error {
 	return nil
 }
 
+// MakeStamp calls Stamp; ErrInvalid when what it returns is too long.
+func (c Commit) MakeStamp(at time.Time) ([]byte, error) {
+	if c.Stamp == nil {
+		return nil, nil
+	}
+	stamp := c.Stamp(at)
+	if len(stamp) > MaxStamp {
+		return nil, fmt.Errorf("commit %d: stamp of %d bytes, at most %d: %w", c.Seq, len(stamp), MaxStamp, ErrInvalid)
+	}
+	return stamp, nil
+}
+
 // MaxBody bounds a commit's or item's body, in bytes.
 const MaxBody = 1 << 20
+
+// MaxStamp bounds a commit's stamp, in bytes.
+const MaxStamp = 256
 
 // MaxRecords bounds the records of one commit.
 const MaxRecords = 16384
@@ -122,11 +150,19 @@ const MaxRecords = 16384
 // MaxDelete bounds the objects of one Delete.
 const MaxDelete = 65536
 
-// Head is the newest commit of a device.
+// Head is a commit as readers of the log see it.
 type Head struct {
-	Seq  uint64
-	Time time.Time
-	Body []byte
+	Seq   uint64
+	Time  time.Time // stamp time
+	Body  []byte
+	Stamp []byte // what Commit.Stamp made
+}
+
+// DeviceHead says how far a device's history goes.
+type DeviceHead struct {
+	Device vault.DeviceID
+	Seq    uint64
+	Time   time.Time // stamp time of commit Seq
 }
 
 // Version is one record as the index knows it.
@@ -140,27 +176,59 @@ type Version struct {
 	Record vault.ObjectID
 }
 
-// Log is the history of devices. All methods are safe for concurrent use.
+// Judges says that a record with this operation is a statement about another
+// record of its path and leaves the device's state as it is.
+func Judges(op vault.Op) bool { return op == vault.OpValid || op == vault.OpVoid }
+
+// InState says whether a path is in the device's state (SPEC.md 2.18) when its
+// newest record that judges no other has this operation.
+func InState(op vault.Op) bool { return op == vault.OpPut || op == vault.OpOutOfScope }
+
+// Log is the sequence of commits of each device. All methods are safe for
+// concurrent use.
 type Log interface {
-	// Commit appends to a device's history and returns the stamp time when
-	// objects, records and body are durable together. Stamp times increase
-	// strictly over all commits of a store, whatever the clock does. Errors:
-	// ErrConflict when Seq is not the next, ErrMissingRef, ErrInvalid.
-	Commit(ctx context.Context, c Commit) (time.Time, error)
+	// Commit appends to a device's history and returns the stamp time, and what
+	// c.Stamp made of it, when objects, records and body are durable together.
+	// Stamp times increase strictly over all commits of a store, whatever the
+	// clock does. Errors: ErrConflict when After is not the device's head,
+	// ErrMissingRef, ErrInvalid, ErrDigest; then nothing of it is stored.
+	Commit(ctx context.Context, c Commit) (time.Time, []byte, error)
 	// Head returns the newest commit of a device; the zero Head if it has none.
 	Head(ctx context.Context, v vault.ID, d vault.DeviceID) (Head, error)
+	// CommitAt returns the newest commit at or before a time; the zero Head if
+	// there is none.
+	CommitAt(ctx context.Context, v vault.ID, d vault.DeviceID, at time.Time) (Head, error)
+	// Commits yields the commits numbered first to last, ascending; numbers may
+	// leap. One that is damaged (ErrCorrupt) is yielded with its Seq and Time,
+	// and the iteration goes on; an error with a zero Head ends it.
+	Commits(ctx context.Context, v vault.ID, d vault.DeviceID, first, last uint64) iter.Seq2[Head, error]
+	// Devices yields the devices that have committed to a vault, ascending by id.
+	Devices(ctx context.Context, v vault.ID) iter.Seq2[DeviceHead, error]
+}
+
+// History is what the commits of a device say of its paths. All methods are safe
+// for concurrent use. An iteration shows one moment, however long its caller
+// takes, and ends with its first error.
+type History interface {
+	// Records yields the records of one commit in its order. No such commit:
+	// ErrNotFound.
+	Records(ctx context.Context, v vault.ID, d vault.DeviceID, seq uint64) iter.Seq2[Version, error]
 	// Versions yields every record of a path, newest first.
 	Versions(ctx context.Context, v vault.ID, d vault.DeviceID, p vault.PathID) iter.Seq2[Version, error]
-	// Children yields, ordered by path id, the newest record at or before the
+	// Children yields, ascending by path id, the newest record at or before the
 	// given time of every path whose newest record has this parent; the zero
 	// time means now.
 	Children(ctx context.Context, v vault.ID, d vault.DeviceID, parent vault.PathID, at time.Time) iter.Seq2[Version, error]
+	// State yields, ascending by path id, the records that make up the device's
+	// state (SPEC.md 2.18) as of the given time; the zero time means now.
+	State(ctx context.Context, v vault.ID, d vault.DeviceID, at time.Time) iter.Seq2[Version, error]
 }
 
 // Kind separates the items of a registry by purpose.
 type Kind uint8
 
-// Kinds in use. Values are written out because they stand in stored items.
+// Kinds in use. Values are written out because they stand in stored items. Keys
+// shorter than a Key are padded with zeros behind.
 const (
 	// KindV3Client: a client of protocol version 3, keyed by its client id.
 	KindV3Client Kind = 1
@@ -169,13 +237,26 @@ const (
 	KindV3Name Kind = 2
 	// KindV3Allowed: a name that the administrator lets register.
 	KindV3Allowed Kind = 3
+	// KindAccount: an account, keyed by the SHA-256 of its name.
+	KindAccount Kind = 4
+	// KindDevice: an enrolled device, keyed by its device id.
+	KindDevice Kind = 5
+	// KindInvitation: an invitation, keyed by its public key.
+	KindInvitation Kind = 6
+	// KindMember: an entry of a vault's membership log, keyed by the vault's id
+	// and, in the last eight bytes, the entry's number, big-endian: so the
+	// entries of one vault are neighbours and in order. Set once.
+	KindMember Kind = 7
+	// KindRoot: the vault of a recovery phrase, keyed by the root's tls public
+	// key.
+	KindRoot Kind = 8
 )
 
 // Key names an item within its kind.
 type Key [32]byte
 
-// Item is a small durable statement: an account, a device, a client. Bodies are
-// sealed by whoever sets them; the store keeps them verbatim.
+// Item is a small durable statement: an account, a device, a client. The store
+// keeps bodies verbatim.
 type Item struct {
 	Kind Kind
 	Key  Key
@@ -215,14 +296,16 @@ type Registry interface {
 	Set(ctx context.Context, items ...Item) error
 	// Lookup returns the current item or ErrNotFound.
 	Lookup(ctx context.Context, k Kind, key Key) (Item, error)
-	// Items yields every current item of a kind, ordered by key.
-	Items(ctx context.Context, k Kind) iter.Seq2[Item, error]
+	// Items yields the current items of a kind from a key on, ascending by key;
+	// from the zero Key on: all.
+	Items(ctx context.Context, k Kind, from Key) iter.Seq2[Item, error]
 }
 
 // Store is all of it, as the server opens it.
 type Store interface {
 	Objects
 	Log
+	History
 	Registry
 	// Stats counts what is stored.
 	Stats(ctx context.Context) (Stats, error)

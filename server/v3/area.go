@@ -117,7 +117,7 @@ func Open(ctx context.Context, store storage.Store, keys *vault.Keyring, o Optio
 	}
 	o.setDefaults()
 	a := &Area{o: o, store: store, keys: keys, transfers: make(chan struct{}, o.MaxTransfers)}
-	for _, err := range store.Items(ctx, storage.KindV3Client) {
+	for _, err := range store.Items(ctx, storage.KindV3Client, storage.Key{}) {
 		if err != nil {
 			return nil, fmt.Errorf("count version 3 clients: %w", err)
 		}

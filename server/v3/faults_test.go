@@ -35,9 +35,9 @@ func (s *faulty) Put(ctx context.Context, v vault.ID, objects ...[]byte) ([]vaul
 	return s.Store.Put(ctx, v, objects...)
 }
 
-func (s *faulty) Commit(ctx context.Context, c storage.Commit) (time.Time, error) {
+func (s *faulty) Commit(ctx context.Context, c storage.Commit) (time.Time, []byte, error) {
 	if err := run(s.commit); err != nil {
-		return time.Time{}, err
+		return time.Time{}, nil, err
 	}
 	return s.Store.Commit(ctx, c)
 }

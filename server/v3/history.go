@@ -61,8 +61,8 @@ func (a *Area) commit(ctx context.Context, id wire.ClientID, c change) (vault.Ob
 		if err != nil {
 			return vault.ObjectID{}, err
 		}
-		_, err = a.store.Commit(ctx, storage.Commit{
-			Vault: a.keys.Vault(), Device: device, Seq: head.Seq + 1,
+		_, _, err = a.store.Commit(ctx, storage.Commit{
+			Vault: a.keys.Vault(), Device: device, After: head.Seq, Seq: head.Seq + 1,
 			Objects: append(c.objects[:len(c.objects):len(c.objects)], object), Records: []vault.ObjectID{record},
 		})
 		if !errors.Is(err, storage.ErrConflict) || tries == maxConflicts {
@@ -177,7 +177,7 @@ func (a *Area) Files(ctx context.Context) iter.Seq2[File, error] {
 		// Iterations of the store are not nested, and none is left open while
 		// the caller works: both would hold on to the store.
 		var items []storage.Item
-		for it, err := range a.store.Items(ctx, storage.KindV3Client) {
+		for it, err := range a.store.Items(ctx, storage.KindV3Client, storage.Key{}) {
 			if err != nil {
 				yield(File{}, fmt.Errorf("list version 3 clients: %w", err))
 				return
@@ -289,13 +289,7 @@ func (a *Area) get(ctx context.Context, d vault.DeviceID, p vault.PathID, w io.W
 
 // fetch is the store's Get as package vault wants it.
 func (a *Area) fetch(ctx context.Context, ids []vault.ObjectID) iter.Seq2[vault.Object, error] {
-	return func(yield func(vault.Object, error) bool) {
-		for o, err := range a.store.Get(ctx, a.keys.Vault(), ids) {
-			if !yield(vault.Object(o), err) {
-				return
-			}
-		}
-	}
+	return a.store.Get(ctx, a.keys.Vault(), ids)
 }
 
 // checked counts and sums what it passes on.

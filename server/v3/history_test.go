@@ -221,8 +221,8 @@ type corrupting struct {
 	lost, misplaced bool
 }
 
-func (s *corrupting) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.Seq2[storage.Object, error] {
-	return func(yield func(storage.Object, error) bool) {
+func (s *corrupting) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.Seq2[vault.Object, error] {
+	return func(yield func(vault.Object, error) bool) {
 		for o, err := range s.Store.Get(ctx, v, ids) {
 			switch h, _, _ := vault.ParseHeader(o.Data); {
 			case s.misplaced:
@@ -230,7 +230,7 @@ func (s *corrupting) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) 
 				o.Data = slices.Clone(o.Data)
 				o.Data[len(o.Data)-1] ^= 1
 			case h.Type == vault.TypeChunk:
-				o, err = storage.Object{ID: o.ID}, storage.ErrNotFound
+				o, err = vault.Object{ID: o.ID}, storage.ErrNotFound
 			}
 			if !yield(o, err) {
 				return

@@ -105,7 +105,7 @@ func TestNamesShowNowhere(t *testing.T) {
 	}
 	n := 0
 	for _, k := range []storage.Kind{storage.KindV3Client, storage.KindV3Name, storage.KindV3Allowed} {
-		for it, err := range store.Items(t.Context(), k) {
+		for it, err := range store.Items(t.Context(), k, storage.Key{}) {
 			if n++; err != nil || bytes.Contains(it.Key[:], []byte("canary")) || bytes.Contains(it.Body, []byte("canary")) {
 				t.Errorf("kind %d: %v %q", k, err, it.Body)
 			}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
@@ -156,68 +157,130 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
-// BenchmarkCommitRecords is a first pass: commits of 1,024 small records.
+// BenchmarkCommitRecords commits 10,000 records without content: those of a first
+// pass, and those of paths that were put before.
 func BenchmarkCommitRecords(b *testing.B) {
-	s := open(b, b.TempDir(), Options{})
-	seq := uint64(0)
-	for b.Loop() {
-		seq++
-		c := storage.Commit{Vault: home, Device: mine, Seq: seq}
-		for i := range 1024 {
-			sum := sha256.Sum256(fmt.Append(nil, seq, i))
+	const n = 10_000
+	batch := func(seq uint64, paths uint64) storage.Commit {
+		c := storage.Commit{Vault: home, Device: mine, After: seq - 1, Seq: seq}
+		for i := range n {
 			r := storagetest.Record(vault.RecordHeader{
-				Device: mine, Seq: seq, Path: vault.PathID(sum[:16]), Parent: vault.PathID{byte(i)}, Op: vault.OpPut,
+				Device: mine, Seq: seq, Path: pathName(int(paths), i), Parent: pathName(i / 10), Op: vault.OpPut,
 			})
 			c.Objects = append(c.Objects, r)
 			c.Records = append(c.Records, vault.Identify(r))
 		}
-		if _, err := s.Commit(ctx, c); err != nil {
-			b.Fatal(err)
-		}
+		return c
 	}
-	b.ReportMetric(float64(b.N*1024)/b.Elapsed().Seconds(), "records/s")
+	for _, again := range []bool{false, true} {
+		b.Run(fmt.Sprint("again=", again), func(b *testing.B) {
+			s := open(b, b.TempDir(), Options{})
+			for seq := uint64(1); b.Loop(); seq++ {
+				b.StopTimer()
+				paths := seq
+				if again {
+					paths = 0
+				}
+				c := batch(seq, paths)
+				b.StartTimer()
+				if _, _, err := s.Commit(ctx, c); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "records/s")
+		})
+	}
 }
 
-// BenchmarkChildren lists a folder of 1,000 among a million paths of five versions
-// each, now and in the middle of history.
-func BenchmarkChildren(b *testing.B) {
+// BenchmarkPutTiny puts 100,000 of the smallest files there are, 1,000 with each
+// call.
+func BenchmarkPutTiny(b *testing.B) {
+	const n = 100_000
+	s := open(b, b.TempDir(), Options{})
+	var counter atomic.Uint64
+	body := make([]byte, 100)
+	for b.Loop() {
+		for range n / 1000 {
+			batch := make([][]byte, 1000)
+			for i := range batch {
+				batch[i] = fresh(&counter, body)
+			}
+			must(b, store(ctx, s, home, batch...))
+		}
+	}
+	b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "objects/s")
+}
+
+func pathName(i ...int) (p vault.PathID) {
+	sum := sha256.Sum256(fmt.Append(nil, i))
+	copy(p[:], sum[:])
+	return p
+}
+
+// BenchmarkHistory asks for history among a million paths of five versions each:
+// a folder of 1,000, now and in the middle; the versions of a path; a commit; the
+// whole state.
+func BenchmarkHistory(b *testing.B) {
 	const folders, files, rounds = 1000, 1000, 5
 	s := open(b, b.TempDir(), Options{})
-	name := func(i ...int) (p vault.PathID) {
-		sum := sha256.Sum256(fmt.Append(nil, i))
-		copy(p[:], sum[:])
-		return p
-	}
 	seq := uint64(0)
 	for range rounds {
 		for folder := range folders {
 			seq++
-			c := change{device: mine, seq: seq, time: int64(seq)}
+			c := change{device: mine, seq: seq, after: seq - 1, time: int64(seq)}
 			for file := range files {
-				path := name(folder, file)
+				path := pathName(folder, file)
 				id := vault.ObjectID(sha256.Sum256(fmt.Append(path[:], seq)))
-				c.records = append(c.records, changed{id, path, name(folder), vault.OpPut})
+				c.records = append(c.records, changed{id, path, pathName(folder), vault.OpPut})
 			}
 			must(b, s.submit(ctx, 0, func(g *group) error {
-				if _, err := s.index.addChange(home, c, location{1, 100, 100}, vouched); err != nil {
-					return err
+				dev, _, err := s.index.addChange(home, c, vouched)
+				if err == nil {
+					body := c.encode()
+					err = s.index.addCommit(dev.n, c, g.stage(kindCommit, 0, home, sha256.Sum256(body), body))
 				}
-				return keepRows(g)
+				return err
 			}))
 		}
 	}
-	for when, at := range map[string]time.Time{"now": {}, "then": time.Unix(0, int64(seq/2))} {
-		b.Run(when, func(b *testing.B) {
-			r := rand.New(rand.NewPCG(3, 3))
+	r := rand.New(rand.NewPCG(3, 3))
+	then := time.Unix(0, int64(seq/2))
+	count := func(b *testing.B, want int, versions iter.Seq2[storage.Version, error]) {
+		n := 0
+		for _, err := range versions {
+			must(b, err)
+			n++
+		}
+		if n != want {
+			b.Fatalf("%d versions, want %d", n, want)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		ask  func(b *testing.B)
+	}{
+		{"children/now", func(b *testing.B) {
+			count(b, files, s.Children(ctx, home, mine, pathName(r.IntN(folders/2)), time.Time{}))
+		}},
+		{"children/then", func(b *testing.B) {
+			count(b, files, s.Children(ctx, home, mine, pathName(r.IntN(folders/2)), then))
+		}},
+		{"versions", func(b *testing.B) {
+			count(b, rounds, s.Versions(ctx, home, mine, pathName(r.IntN(folders), r.IntN(files))))
+		}},
+		{"commit at", func(b *testing.B) {
+			_, err := s.CommitAt(ctx, home, mine, time.Unix(0, 1+r.Int64N(int64(seq))))
+			must(b, err)
+		}},
+		{"records", func(b *testing.B) {
+			count(b, files, s.Records(ctx, home, mine, 1+r.Uint64N(seq)))
+		}},
+		{"state/now", func(b *testing.B) { count(b, folders*files, s.State(ctx, home, mine, time.Time{})) }},
+		{"state/then", func(b *testing.B) { count(b, folders*files, s.State(ctx, home, mine, then)) }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
 			for b.Loop() {
-				n := 0
-				for _, err := range s.Children(ctx, home, mine, name(r.IntN(folders/2)), at) {
-					must(b, err)
-					n++
-				}
-				if n != files {
-					b.Fatalf("%d children", n)
-				}
+				c.ask(b)
 			}
 		})
 	}

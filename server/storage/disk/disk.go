@@ -297,28 +297,28 @@ func (s *Store) Put(ctx context.Context, v vault.ID, objects ...[]byte) ([]vault
 }
 
 // Commit implements [storage.Log].
-func (s *Store) Commit(ctx context.Context, c storage.Commit) (time.Time, error) {
+func (s *Store) Commit(ctx context.Context, c storage.Commit) (time.Time, []byte, error) {
 	if err := s.enter(); err != nil {
-		return time.Time{}, err
+		return time.Time{}, nil, err
 	}
 	defer s.leave()
 	if err := c.Check(); err != nil {
-		return time.Time{}, err
+		return time.Time{}, nil, err
 	}
 	objects, size, err := check(c.Objects)
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}, nil, err
 	}
-	var at time.Time
+	var made change
 	err = s.submit(ctx, size+int64(len(c.Body)+len(c.Records)*changedSize), func(g *group) error {
 		var err error
-		at, err = g.commitChange(c, objects)
+		made, err = g.commitChange(c, objects)
 		return err
 	})
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}, nil, err
 	}
-	return at, nil
+	return stampTime(made.time), made.stamp, nil
 }
 
 // Set implements [storage.Registry].

@@ -17,14 +17,15 @@ import (
 // migration.
 const (
 	applicationID = 0x426b5374
-	indexFormat   = 1
+	indexFormat   = 2
 )
 
 // schema. Vaults and devices are numbered to keep rows small. An object's refs
 // counts the objects and commits that refer to it; its pack is 0 when something
 // refers to it but its own entry was damaged when the index was rebuilt.
-// children holds every (parent, path) pair once, so that the versions of a
-// folder are one seek per child, however many versions a child has.
+// A device's digest is that of its state, which follows from its versions. children
+// holds every (parent, path) pair once, so that the versions of a folder are one
+// seek per child, however many versions a child has.
 const schema = `
 CREATE TABLE counts(vaults INTEGER NOT NULL, devices INTEGER NOT NULL, paths INTEGER NOT NULL,
 	versions INTEGER NOT NULL, objects INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
@@ -33,14 +34,15 @@ CREATE TABLE packs(n INTEGER PRIMARY KEY, indexed INTEGER NOT NULL, live INTEGER
 	pinned INTEGER NOT NULL DEFAULT 0, dead INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE vaults(n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE devices(n INTEGER PRIMARY KEY, vault INTEGER NOT NULL, id BLOB NOT NULL, seq INTEGER NOT NULL,
-	time INTEGER NOT NULL, pack INTEGER NOT NULL, off INTEGER NOT NULL, len INTEGER NOT NULL,
-	UNIQUE(vault, id)) STRICT;
+	time INTEGER NOT NULL, digest BLOB NOT NULL, UNIQUE(vault, id)) STRICT;
+CREATE TABLE commits(device INTEGER NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL, pack INTEGER NOT NULL,
+	off INTEGER NOT NULL, len INTEGER NOT NULL, PRIMARY KEY(device, seq), UNIQUE(device, time)) STRICT, WITHOUT ROWID;
 CREATE TABLE objects(vault INTEGER NOT NULL, id BLOB NOT NULL, pack INTEGER NOT NULL, off INTEGER NOT NULL,
 	len INTEGER NOT NULL, type INTEGER NOT NULL, refs INTEGER NOT NULL,
 	PRIMARY KEY(vault, id)) STRICT, WITHOUT ROWID;
-CREATE TABLE versions(device INTEGER NOT NULL, path BLOB NOT NULL, time INTEGER NOT NULL, n INTEGER NOT NULL,
-	seq INTEGER NOT NULL, op INTEGER NOT NULL, parent BLOB NOT NULL, record BLOB NOT NULL,
-	PRIMARY KEY(device, path, time, n)) STRICT, WITHOUT ROWID;
+CREATE TABLE versions(device INTEGER NOT NULL, path BLOB NOT NULL, time INTEGER NOT NULL, seq INTEGER NOT NULL,
+	op INTEGER NOT NULL, parent BLOB NOT NULL, record BLOB NOT NULL,
+	PRIMARY KEY(device, path, time)) STRICT, WITHOUT ROWID;
 CREATE TABLE children(device INTEGER NOT NULL, parent BLOB NOT NULL, path BLOB NOT NULL,
 	PRIMARY KEY(device, parent, path)) STRICT, WITHOUT ROWID;
 CREATE TABLE items(kind INTEGER NOT NULL, key BLOB NOT NULL, rev INTEGER NOT NULL, pack INTEGER NOT NULL,
@@ -167,21 +169,35 @@ func (d db) object(v int64, id vault.ObjectID) (o stored, ok bool, err error) {
 	return o, ok, err
 }
 
-// device is a row of the table devices.
+// device is a row of the table devices; the zero one is that of no device.
 type device struct {
 	n    int64
+	seq  uint64 // of the newest commit
+	time int64
+	// digest is that of the state; only addChange fills it.
+	digest vault.Digest
+}
+
+func (d db) device(v vault.ID, id vault.DeviceID) (dev device, err error) {
+	err = d.run(`SELECT n, seq, time FROM devices WHERE vault = (SELECT n FROM vaults WHERE id = ?) AND id = ?`,
+		func(st *sqlite.Stmt) {
+			dev.n, dev.seq, dev.time = st.ColumnInt64(0), uint64(st.ColumnInt64(1)), st.ColumnInt64(2)
+		}, v[:], id[:])
+	return dev, err
+}
+
+// committed is a row of the table commits; the zero one is that of no commit.
+type committed struct {
 	seq  uint64
 	time int64
 	location
 }
 
-func (d db) device(v vault.ID, id vault.DeviceID) (dev device, err error) {
-	err = d.run(`SELECT n, seq, time, pack, off, len FROM devices
-		WHERE vault = (SELECT n FROM vaults WHERE id = ?) AND id = ?`,
-		func(st *sqlite.Stmt) {
-			dev = device{st.ColumnInt64(0), uint64(st.ColumnInt64(1)), st.ColumnInt64(2), columnLocation(st, 3)}
-		}, v[:], id[:])
-	return dev, err
+// commits hands the commits that where chooses to row.
+func (d db) commits(where string, row func(committed), args ...any) error {
+	return d.run(`SELECT seq, time, pack, off, len FROM commits WHERE `+where, func(st *sqlite.Stmt) {
+		row(committed{uint64(st.ColumnInt64(0)), st.ColumnInt64(1), columnLocation(st, 2)})
+	}, args...)
 }
 
 // placed is a row of the table items.
@@ -323,63 +339,122 @@ func (x *index) addObject(v int64, id vault.ObjectID, h vault.Header, at locatio
 	return true, nil
 }
 
-// addChange makes c the head of its device. A vouched change may leave a gap
-// behind the head; gap then says so.
-func (x *index) addChange(v vault.ID, c change, at location, t trust) (gap bool, err error) {
+// addChange makes c the newest change of its device, but for its place, which
+// addCommit enters, and returns the device as it is then. A vouched change may
+// leave a gap behind the newest one; gap then says so.
+func (x *index) addChange(v vault.ID, c change, t trust) (dev device, gap bool, err error) {
 	n, err := x.addVault(v)
 	if err != nil {
-		return false, err
+		return dev, false, err
 	}
-	dev, err := x.device(v, c.device)
-	if err != nil {
-		return false, err
+	if dev, err = x.device(v, c.device); err != nil {
+		return dev, false, err
 	}
-	gap = c.seq != dev.seq+1
-	if gap && (t == checked || c.seq <= dev.seq) {
-		return gap, fmt.Errorf("commit %d after %d: %w", c.seq, dev.seq, storage.ErrConflict)
+	gap = c.after != dev.seq
+	if gap && t == checked || c.seq <= dev.seq || c.time <= dev.time {
+		return dev, gap, fmt.Errorf("commit %d after %d, the head is %d: %w", c.seq, c.after, dev.seq, storage.ErrConflict)
 	}
 	if dev.n == 0 {
 		x.counts.Devices++
-		dev.n, err = x.number(`INSERT INTO devices(vault, id, seq, time, pack, off, len)
-			VALUES(?, ?, 0, 0, 0, 0, 0) RETURNING n`, n, c.device[:])
-		if err != nil {
-			return gap, err
-		}
+		dev.n, err = x.number(`INSERT INTO devices(vault, id, seq, time, digest) VALUES(?, ?, 0, 0, ?) RETURNING n`,
+			n, c.device[:], dev.digest.Bytes())
+	} else {
+		dev.digest, err = x.digest(dev.n)
 	}
-	err = x.run(`UPDATE devices SET seq = ?, time = ?, pack = ?, off = ?, len = ? WHERE n = ?`,
-		nil, int64(c.seq), c.time, int64(at.pack), at.off, at.len, dev.n)
 	if err != nil {
-		return gap, err
+		return dev, gap, err
 	}
-	x.pinned++
 	for i, r := range c.records {
 		if err := x.refer(n, r.id, t); err != nil {
-			return gap, fmt.Errorf("commit %d: %w", c.seq, err)
+			return dev, gap, fmt.Errorf("commit %d: %w", c.seq, err)
 		}
-		if err := x.addVersion(dev.n, c, i); err != nil {
-			return gap, err
+		if err := x.addVersion(dev.n, c, i, &dev.digest); err != nil {
+			return dev, gap, err
 		}
 	}
+	dev.seq, dev.time = c.seq, c.time
 	x.lastTime = max(x.lastTime, c.time)
-	return gap, nil
+	return dev, gap, x.run(`UPDATE devices SET seq = ?, time = ?, digest = ? WHERE n = ?`,
+		nil, int64(c.seq), c.time, dev.digest.Bytes(), dev.n)
 }
 
-func (x *index) addVersion(dev int64, c change, i int) error {
+func (x *index) digest(dev int64) (digest vault.Digest, err error) {
+	var b []byte
+	err = x.run(`SELECT digest FROM devices WHERE n = ?`, func(st *sqlite.Stmt) {
+		b = make([]byte, st.ColumnLen(0))
+		st.ColumnBytes(0, b)
+	}, dev)
+	if err != nil {
+		return digest, err
+	}
+	if digest, err = vault.ParseDigest(b); err != nil {
+		return digest, indexError{err}
+	}
+	return digest, nil
+}
+
+// addVersion adds record i of c to its path and to the digest.
+func (x *index) addVersion(dev int64, c change, i int, digest *vault.Digest) error {
 	r := c.records[i]
-	known, err := x.number(`SELECT 1 FROM versions WHERE device = ? AND path = ? LIMIT 1`, dev, r.path[:])
+	known, err := x.replace(dev, r, digest)
 	if err != nil {
 		return err
 	}
-	x.counts.Paths += 1 - known
+	if !known {
+		x.counts.Paths++
+	}
 	if r.op == vault.OpPut {
 		x.counts.Versions++
 	}
-	err = x.run(`INSERT INTO versions VALUES(?, ?, ?, ?, ?, ?, ?, ?)`, nil,
-		dev, r.path[:], c.time, int64(i), int64(c.seq), int64(r.op), r.parent[:], r.id[:])
+	err = x.run(`INSERT INTO versions VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, nil,
+		dev, r.path[:], c.time, int64(c.seq), int64(r.op), r.parent[:], r.id[:])
 	if err != nil {
 		return err
 	}
+	if x.conn.Changes() == 0 {
+		return fmt.Errorf("commit %d: path %v twice: %w", c.seq, r.path, storage.ErrInvalid)
+	}
 	return x.run(`INSERT INTO children VALUES(?, ?, ?) ON CONFLICT DO NOTHING`, nil, dev, r.parent[:], r.path[:])
+}
+
+// replace makes r, in the digest, the newest record of its path; known says that
+// the path has others. Records that judge are passed over: there are few, and only
+// in the legacy area.
+//
+// The plus before an argument keeps SQLite from planning the statement anew for
+// every value because an order is asked for, which takes ten times as long.
+func (x *index) replace(dev int64, r changed, digest *vault.Digest) (known bool, err error) {
+	var op vault.Op
+	var old vault.ObjectID
+	newest := func(st *sqlite.Stmt) {
+		known, op = true, vault.Op(st.ColumnInt64(0))
+		st.ColumnBytes(1, old[:])
+	}
+	err = x.run(`SELECT op, record FROM versions WHERE device = +? AND path = +? ORDER BY time DESC LIMIT 1`,
+		newest, dev, r.path[:])
+	if storage.Judges(r.op) || err != nil {
+		return known, err
+	}
+	if storage.Judges(op) {
+		err = x.run(unjudgedQuery, newest, dev, r.path[:])
+	}
+	if storage.InState(op) {
+		digest.Remove(r.path, old)
+	}
+	if storage.InState(r.op) {
+		digest.Add(r.path, r.id)
+	}
+	return known, err
+}
+
+var unjudgedQuery = fmt.Sprintf(`SELECT op, record FROM versions WHERE device = +? AND path = +?
+	AND op NOT IN (%d, %d) ORDER BY time DESC LIMIT 1`, vault.OpValid, vault.OpVoid)
+
+// addCommit enters where a change of a device lies.
+func (x *index) addCommit(dev int64, c change, at location) error {
+	x.pinned++
+	return x.run(`INSERT INTO commits VALUES(?, ?, ?, ?, ?, ?)`,
+		nil, dev, int64(c.seq), c.time, int64(at.pack), at.off, at.len)
 }
 
 // setItem makes it the current item of its key.

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
+	"slices"
 	"time"
 
 	"backstay/protocol/vault"
@@ -134,8 +136,10 @@ func decodeEntry(b []byte, m mark, at int64) (entry, bool) {
 type change struct {
 	device  vault.DeviceID
 	seq     uint64
-	time    int64 // stamp, Unix nanoseconds
+	after   uint64 // the commit it follows
+	time    int64  // of the stamp, Unix nanoseconds
 	records []changed
+	stamp   []byte
 	body    []byte
 }
 
@@ -147,26 +151,29 @@ type changed struct {
 }
 
 const (
-	changeHeader = 16 + 8 + 8 + 4
+	changeHeader = 16 + 8 + 8 + 8 + 4 + 2
 	changedSize  = 32 + 16 + 16 + 1
 )
 
 func (c change) encode() []byte {
-	b := make([]byte, 0, changeHeader+len(c.records)*changedSize+len(c.body))
+	b := make([]byte, 0, changeHeader+len(c.records)*changedSize+len(c.stamp)+len(c.body))
 	b = append(b, c.device[:]...)
 	b = binary.LittleEndian.AppendUint64(b, c.seq)
+	b = binary.LittleEndian.AppendUint64(b, c.after)
 	b = binary.LittleEndian.AppendUint64(b, uint64(c.time))
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(c.records)))
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(c.stamp)))
 	for _, r := range c.records {
 		b = append(b, r.id[:]...)
 		b = append(b, r.path[:]...)
 		b = append(b, r.parent[:]...)
 		b = append(b, byte(r.op))
 	}
+	b = append(b, c.stamp...)
 	return append(b, c.body...)
 }
 
-// decodeChange returns a change whose body aliases b.
+// decodeChange returns a change whose stamp and body alias b.
 func decodeChange(b []byte) (change, error) {
 	var c change
 	if len(b) < changeHeader {
@@ -174,10 +181,14 @@ func decodeChange(b []byte) (change, error) {
 	}
 	copy(c.device[:], b)
 	c.seq = binary.LittleEndian.Uint64(b[16:])
-	c.time = int64(binary.LittleEndian.Uint64(b[24:]))
-	n := int64(binary.LittleEndian.Uint32(b[32:]))
+	c.after = binary.LittleEndian.Uint64(b[24:])
+	c.time = int64(binary.LittleEndian.Uint64(b[32:]))
+	n := int64(binary.LittleEndian.Uint32(b[40:]))
+	stamp := int64(binary.LittleEndian.Uint16(b[44:]))
 	b = b[changeHeader:]
-	if n > storage.MaxRecords || int64(len(b)) < n*changedSize || int64(len(b))-n*changedSize > storage.MaxBody || c.time < 0 {
+	body := int64(len(b)) - n*changedSize - stamp
+	if n > storage.MaxRecords || stamp > storage.MaxStamp || body < 0 || body > storage.MaxBody ||
+		c.time < 0 || c.seq <= c.after || c.seq >= math.MaxInt64 {
 		return c, errDamaged
 	}
 	c.records = make([]changed, n)
@@ -189,11 +200,23 @@ func decodeChange(b []byte) (change, error) {
 		r.op = vault.Op(b[64])
 		b = b[changedSize:]
 	}
-	c.body = b
+	c.stamp, c.body = b[:stamp:stamp], b[stamp:]
 	return c, nil
 }
 
-func (c change) stamp() time.Time { return time.Unix(0, c.time).UTC() }
+// stampTime returns the time of n Unix nanoseconds.
+func stampTime(n int64) time.Time { return time.Unix(0, n).UTC() }
+
+// head is the change as readers of the log see it.
+func (c change) head() storage.Head {
+	return storage.Head{Seq: c.seq, Time: stampTime(c.time), Body: slices.Clip(c.body), Stamp: c.stamp}
+}
+
+// version is record i as history shows it.
+func (c change) version(i int) storage.Version {
+	r := c.records[i]
+	return storage.Version{Path: r.path, Parent: r.parent, Op: r.op, Seq: c.seq, Time: stampTime(c.time), Record: r.id}
+}
 
 const itemHeader = 1 + 32 + 8
 

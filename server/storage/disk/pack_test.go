@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -45,10 +47,44 @@ func TestEntryHeader(t *testing.T) {
 	}
 }
 
+func TestChange(t *testing.T) {
+	good := change{
+		device: mine, seq: 9, after: 7, time: 5, records: []changed{{id: vault.ObjectID{1}, op: vault.OpPut}},
+		stamp: bytes.Repeat([]byte{1}, storage.MaxStamp), body: []byte("body"),
+	}
+	b := good.encode()
+	if got, err := decodeChange(b); err != nil || !reflect.DeepEqual(got, good) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for _, c := range []struct {
+		name string
+		bad  func(*change)
+	}{
+		{"follows itself", func(c *change) { c.after = c.seq }},
+		{"follows a later one", func(c *change) { c.after = c.seq + 1 }},
+		{"number too large", func(c *change) { c.seq = math.MaxInt64 }},
+		{"time negative", func(c *change) { c.time = -1 }},
+		{"stamp too long", func(c *change) { c.stamp = make([]byte, storage.MaxStamp+1) }},
+		{"body too long", func(c *change) { c.body = make([]byte, storage.MaxBody+1) }},
+		{"too many records", func(c *change) { c.records = make([]changed, storage.MaxRecords+1) }},
+	} {
+		bad := good
+		c.bad(&bad)
+		if _, err := decodeChange(bad.encode()); !errors.Is(err, errDamaged) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	for n := range len(b) - len(good.body) {
+		if _, err := decodeChange(b[:n]); !errors.Is(err, errDamaged) {
+			t.Fatalf("cut to %d bytes: %v", n, err)
+		}
+	}
+}
+
 func FuzzDecodeChange(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(change{device: mine, seq: 1, time: 5, body: []byte("body")}.encode())
-	f.Add(change{device: mine, seq: 2, time: 6, records: []changed{{op: vault.OpPut}, {op: vault.OpDelete}}}.encode())
+	f.Add(change{device: mine, seq: 1, time: 5, stamp: []byte("stamp"), body: []byte("body")}.encode())
+	f.Add(change{device: mine, seq: 9, after: 2, time: 6, records: []changed{{op: vault.OpPut}, {op: vault.OpDelete}}}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, err := decodeChange(b); err == nil && !bytes.Equal(c.encode(), b) {
 			t.Error("decodes, but not to what was encoded")

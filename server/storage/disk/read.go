@@ -66,11 +66,11 @@ type wanted struct {
 }
 
 // Get implements [storage.Objects]. What is missing is yielded first.
-func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.Seq2[storage.Object, error] {
-	return func(yield func(storage.Object, error) bool) {
+func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.Seq2[vault.Object, error] {
+	return func(yield func(vault.Object, error) bool) {
 		want, err := s.locate(ctx, v, ids)
 		if err != nil {
-			yield(storage.Object{}, err)
+			yield(vault.Object{}, err)
 			return
 		}
 		r := bodyReader{s: s}
@@ -78,13 +78,13 @@ func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.
 		for _, w := range want {
 			data, err := r.get(ctx, v, w)
 			if err != nil && (ctx.Err() != nil || errors.Is(err, storage.ErrClosed) || errors.Is(err, storage.ErrFailed)) {
-				yield(storage.Object{}, err)
+				yield(vault.Object{}, err)
 				return
 			}
 			if err != nil {
 				err = fmt.Errorf("object %v: %w", w.id, err)
 			}
-			if !yield(storage.Object{ID: w.id, Data: data}, err) {
+			if !yield(vault.Object{ID: w.id, Data: data}, err) {
 				return
 			}
 		}
@@ -272,99 +272,218 @@ func damaged(err error) error {
 	return err
 }
 
+// change returns the checked body of a commit.
+func (r *bodyReader) change(d vault.DeviceID, at committed) (change, error) {
+	var c change
+	b, err := r.entry(at.location, kindCommit)
+	if err == nil {
+		c, err = decodeChange(b)
+		if err != nil || c.device != d || c.seq != at.seq || c.time != at.time {
+			err = storage.ErrCorrupt
+		}
+	}
+	if err != nil {
+		return change{}, fmt.Errorf("commit %d: %w", at.seq, err)
+	}
+	return c, nil
+}
+
+// until returns the nanoseconds that stand for at in the index: those of the
+// newest stamp when at is zero or later.
+func (s *Store) until(at time.Time) int64 {
+	s.mu.Lock()
+	last := s.last
+	s.mu.Unlock()
+	switch {
+	case at.IsZero() || !at.Before(stampTime(last)):
+		return last
+	case at.Before(stampTime(0)): // may be beyond what nanoseconds can say
+		return -1
+	}
+	return at.UnixNano()
+}
+
 // Head implements [storage.Log].
 func (s *Store) Head(ctx context.Context, v vault.ID, d vault.DeviceID) (storage.Head, error) {
-	var dev device
-	err := s.read(ctx, func(x db) (err error) {
-		dev, err = x.device(v, d)
-		return err
+	return s.CommitAt(ctx, v, d, time.Time{})
+}
+
+// CommitAt implements [storage.Log].
+func (s *Store) CommitAt(ctx context.Context, v vault.ID, d vault.DeviceID, at time.Time) (storage.Head, error) {
+	var found committed
+	err := s.read(ctx, func(x db) error {
+		dev, err := x.device(v, d)
+		if err != nil {
+			return err
+		}
+		return x.commits(`device = ? AND time <= ? ORDER BY time DESC LIMIT 1`,
+			func(c committed) { found = c }, dev.n, s.until(at))
 	})
-	if err != nil || dev.seq == 0 {
+	if err != nil || found.seq == 0 {
 		return storage.Head{}, err
 	}
 	r := bodyReader{s: s}
 	defer r.close()
-	b, err := r.entry(dev.location, kindCommit)
+	c, err := r.change(d, found)
 	if err != nil {
-		return storage.Head{}, fmt.Errorf("commit %d: %w", dev.seq, err)
+		return storage.Head{}, err
 	}
-	c, err := decodeChange(b)
-	if err != nil || c.device != d || c.seq != dev.seq {
-		return storage.Head{}, fmt.Errorf("commit %d: %w", dev.seq, storage.ErrCorrupt)
+	return c.head(), nil
+}
+
+// Commits implements [storage.Log].
+func (s *Store) Commits(ctx context.Context, v vault.ID, d vault.DeviceID, first, last uint64) iter.Seq2[storage.Head, error] {
+	return func(yield func(storage.Head, error) bool) {
+		r := bodyReader{s: s}
+		defer r.close()
+		paged(s, ctx, func(x db, prev *committed, add func(committed)) error {
+			dev, err := x.device(v, d)
+			if err != nil {
+				return err
+			}
+			from := first
+			if prev != nil {
+				from = prev.seq + 1
+			}
+			return x.commits(`device = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?`, add,
+				dev.n, number(from), number(last), int64(pageRows))
+		}, func(at committed) (storage.Head, error) {
+			c, err := r.change(d, at)
+			if errors.Is(err, storage.ErrCorrupt) {
+				return storage.Head{Seq: at.seq, Time: stampTime(at.time)}, err
+			}
+			return c.head(), err
+		})(yield)
 	}
-	return storage.Head{Seq: c.seq, Time: c.stamp(), Body: slices.Clip(c.body)}, nil
 }
 
-const versionColumns = `v.path, v.parent, v.op, v.seq, v.time, v.record, v.n`
+// number is a sequence number as the index can compare it.
+func number(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
-// row is a version and its place within its commit.
-type row struct {
-	storage.Version
-	n int64
-}
-
-func columnVersion(st *sqlite.Stmt) (r row) {
-	st.ColumnBytes(0, r.Path[:])
-	st.ColumnBytes(1, r.Parent[:])
-	r.Op = vault.Op(st.ColumnInt64(2))
-	r.Seq = uint64(st.ColumnInt64(3))
-	r.Time = time.Unix(0, st.ColumnInt64(4)).UTC()
-	st.ColumnBytes(5, r.Record[:])
-	r.n = st.ColumnInt64(6)
-	return r
-}
-
-// Versions implements [storage.Log].
-func (s *Store) Versions(ctx context.Context, v vault.ID, d vault.DeviceID, p vault.PathID) iter.Seq2[storage.Version, error] {
-	return paged(s, ctx, func(x db, last *row, add func(row)) error {
-		dev, err := x.device(v, d)
-		if err != nil {
-			return err
-		}
-		before, n := int64(math.MaxInt64), int64(0)
-		if last != nil {
-			before, n = last.Time.UnixNano(), last.n
-		}
-		return x.run(`SELECT `+versionColumns+` FROM versions v
-			WHERE v.device = ?1 AND v.path = ?2 AND (v.time, v.n) < (?3, ?4)
-			ORDER BY v.time DESC, v.n DESC LIMIT ?5`,
-			func(st *sqlite.Stmt) { add(columnVersion(st)) }, dev.n, p[:], before, n, int64(pageRows))
-	}, version)
-}
-
-// Children implements [storage.Log]. It shows one moment, however long the caller
-// takes.
-func (s *Store) Children(ctx context.Context, v vault.ID, d vault.DeviceID, parent vault.PathID, at time.Time) iter.Seq2[storage.Version, error] {
-	s.mu.Lock()
-	until := s.last
-	s.mu.Unlock()
-	switch {
-	case at.IsZero() || !at.Before(time.Unix(0, until)):
-	case at.Before(time.Unix(0, 0)): // may be beyond what nanoseconds can say
-		until = -1
-	default:
-		until = at.UnixNano()
-	}
-	return paged(s, ctx, func(x db, last *row, add func(row)) error {
-		dev, err := x.device(v, d)
-		if err != nil {
-			return err
-		}
+// Devices implements [storage.Log].
+func (s *Store) Devices(ctx context.Context, v vault.ID) iter.Seq2[storage.DeviceHead, error] {
+	return paged(s, ctx, func(x db, last *storage.DeviceHead, add func(storage.DeviceHead)) error {
 		after := []byte{}
 		if last != nil {
-			after = last.Path[:]
+			after = last.Device[:]
 		}
-		return x.run(`SELECT `+versionColumns+` FROM children c CROSS JOIN versions v
-			WHERE c.device = ?1 AND c.parent = ?2 AND c.path > ?3
-			AND v.device = ?1 AND v.path = c.path AND (v.time, v.n) = (
-				SELECT w.time, w.n FROM versions w WHERE w.device = ?1 AND w.path = c.path AND w.time <= ?4
-				ORDER BY w.time DESC, w.n DESC LIMIT 1)
-			AND v.parent = ?2 ORDER BY c.path LIMIT ?5`,
-			func(st *sqlite.Stmt) { add(columnVersion(st)) }, dev.n, parent[:], after, until, int64(pageRows))
-	}, version)
+		return x.run(`SELECT id, seq, time FROM devices
+			WHERE vault = (SELECT n FROM vaults WHERE id = ?) AND id > ? ORDER BY id LIMIT ?`,
+			func(st *sqlite.Stmt) {
+				d := storage.DeviceHead{Seq: uint64(st.ColumnInt64(1)), Time: stampTime(st.ColumnInt64(2))}
+				st.ColumnBytes(0, d.Device[:])
+				add(d)
+			}, v[:], after, int64(pageRows))
+	}, same)
 }
 
-func version(r row) (storage.Version, error) { return r.Version, nil }
+// Records implements [storage.History]. It reads the commit itself.
+func (s *Store) Records(ctx context.Context, v vault.ID, d vault.DeviceID, seq uint64) iter.Seq2[storage.Version, error] {
+	return func(yield func(storage.Version, error) bool) {
+		c, err := s.commit(ctx, v, d, seq)
+		if err != nil {
+			yield(storage.Version{}, err)
+			return
+		}
+		for i := range c.records {
+			if !yield(c.version(i), nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Store) commit(ctx context.Context, v vault.ID, d vault.DeviceID, seq uint64) (change, error) {
+	var found committed
+	err := s.read(ctx, func(x db) error {
+		dev, err := x.device(v, d)
+		if err != nil {
+			return err
+		}
+		return x.commits(`device = ? AND seq = ?`, func(c committed) { found = c }, dev.n, number(seq))
+	})
+	if err == nil && found.seq == 0 {
+		err = fmt.Errorf("commit %d: %w", seq, storage.ErrNotFound)
+	}
+	if err != nil {
+		return change{}, err
+	}
+	r := bodyReader{s: s}
+	defer r.close()
+	return r.change(d, found)
+}
+
+const versionColumns = `SELECT v.path, v.parent, v.op, v.seq, v.record, v.time `
+
+func columnVersion(st *sqlite.Stmt) (v storage.Version) {
+	st.ColumnBytes(0, v.Path[:])
+	st.ColumnBytes(1, v.Parent[:])
+	v.Op = vault.Op(st.ColumnInt64(2))
+	v.Seq = uint64(st.ColumnInt64(3))
+	st.ColumnBytes(4, v.Record[:])
+	v.Time = stampTime(st.ColumnInt64(5))
+	return v
+}
+
+// Versions implements [storage.History].
+func (s *Store) Versions(ctx context.Context, v vault.ID, d vault.DeviceID, p vault.PathID) iter.Seq2[storage.Version, error] {
+	return paged(s, ctx, func(x db, last *storage.Version, add func(storage.Version)) error {
+		dev, err := x.device(v, d)
+		if err != nil {
+			return err
+		}
+		until := int64(math.MaxInt64)
+		if last != nil {
+			until = last.Time.UnixNano() - 1
+		}
+		return x.run(versionColumns+`FROM versions v WHERE v.device = ? AND v.path = ? AND v.time <= ?
+			ORDER BY v.time DESC LIMIT ?`,
+			func(st *sqlite.Stmt) { add(columnVersion(st)) }, dev.n, p[:], until, int64(pageRows))
+	}, same)
+}
+
+// Children implements [storage.History].
+func (s *Store) Children(ctx context.Context, v vault.ID, d vault.DeviceID, parent vault.PathID, at time.Time) iter.Seq2[storage.Version, error] {
+	return s.byPath(ctx, v, d, at, versionColumns+`FROM children c CROSS JOIN versions v
+		WHERE c.device = ?1 AND c.parent = ?4 AND c.path > ?2
+		AND v.device = ?1 AND v.path = c.path AND v.time = (
+			SELECT max(w.time) FROM versions w WHERE w.device = ?1 AND w.path = c.path AND w.time <= ?3)
+		AND v.parent = ?4 ORDER BY c.path LIMIT ?5`, parent[:])
+}
+
+// The columns beside max(v.time) are those of its row; so SQLite defines it.
+var stateQuery = fmt.Sprintf(`SELECT * FROM (
+	SELECT v.path, v.parent, v.op, v.seq, v.record, max(v.time) FROM versions v
+	WHERE v.device = ?1 AND v.path > ?2 AND v.time <= ?3 AND v.op NOT IN (%d, %d) GROUP BY v.path)
+	WHERE op IN (%d, %d) ORDER BY path LIMIT ?5`, vault.OpValid, vault.OpVoid, vault.OpPut, vault.OpOutOfScope)
+
+// State implements [storage.History].
+func (s *Store) State(ctx context.Context, v vault.ID, d vault.DeviceID, at time.Time) iter.Seq2[storage.Version, error] {
+	return s.byPath(ctx, v, d, at, stateQuery, nil)
+}
+
+// byPath iterates over versions, ascending by path. The query's arguments are
+// the device, the path behind which a page begins, the time up to which versions
+// count, arg, and how many rows are wanted.
+func (s *Store) byPath(ctx context.Context, v vault.ID, d vault.DeviceID, at time.Time, query string, arg []byte) iter.Seq2[storage.Version, error] {
+	return func(yield func(storage.Version, error) bool) {
+		until := s.until(at)
+		paged(s, ctx, func(x db, last *storage.Version, add func(storage.Version)) error {
+			dev, err := x.device(v, d)
+			if err != nil {
+				return err
+			}
+			after := []byte{}
+			if last != nil {
+				after = last.Path[:]
+			}
+			return x.run(query, func(st *sqlite.Stmt) { add(columnVersion(st)) }, dev.n, after, until, arg, int64(pageRows))
+		}, same)(yield)
+	}
+}
+
+// same shows a row as it is.
+func same[T any](v T) (T, error) { return v, nil }
 
 // Lookup implements [storage.Registry].
 func (s *Store) Lookup(ctx context.Context, k storage.Kind, key storage.Key) (storage.Item, error) {
@@ -404,23 +523,24 @@ func (r *bodyReader) placed(k storage.Kind, p placed) (storage.Item, error) {
 }
 
 // Items implements [storage.Registry].
-func (s *Store) Items(ctx context.Context, k storage.Kind) iter.Seq2[storage.Item, error] {
+func (s *Store) Items(ctx context.Context, k storage.Kind, from storage.Key) iter.Seq2[storage.Item, error] {
 	return func(yield func(storage.Item, error) bool) {
 		r := bodyReader{s: s}
 		defer r.close()
 		paged(s, ctx, func(x db, last *placed, add func(placed)) error {
-			after := []byte{}
+			where, key := `WHERE kind = ? AND key >= ? ORDER BY key LIMIT ?`, from
 			if last != nil {
-				after = last.key[:]
+				where, key = `WHERE kind = ? AND key > ? ORDER BY key LIMIT ?`, last.key
 			}
-			return x.run(itemColumns+`WHERE kind = ? AND key > ? ORDER BY key LIMIT ?`,
-				func(st *sqlite.Stmt) { add(columnItem(st)) }, int64(k), after, int64(pageRows))
+			return x.run(itemColumns+where,
+				func(st *sqlite.Stmt) { add(columnItem(st)) }, int64(k), key[:], int64(pageRows))
 		}, func(p placed) (storage.Item, error) { return r.placed(k, p) })(yield)
 	}
 }
 
 // paged iterates over rows, pageRows at a time: query hands the rows after last,
-// which is nil for the first page, to add.
+// which is nil for the first page, to add. An error ends the iteration unless it
+// is the damage of one row.
 func paged[R, T any](s *Store, ctx context.Context, query func(x db, last *R, add func(R)) error, show func(R) (T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var last *R
@@ -435,7 +555,8 @@ func paged[R, T any](s *Store, ctx context.Context, query func(x db, last *R, ad
 				return
 			}
 			for _, r := range rows {
-				if !yield(show(r)) {
+				v, err := show(r)
+				if !yield(v, err) || err != nil && !errors.Is(err, storage.ErrCorrupt) {
 					return
 				}
 			}

@@ -346,7 +346,11 @@ func (a *adoption) believe(off, limit int64) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := a.apply(e, body, vouched); err != nil && !isRefusal(err) {
+		err = a.apply(e, body, vouched)
+		switch {
+		case errors.Is(err, errDamaged):
+			a.s.report(Damage{a.number, off, e.end() - off, "whole, but nothing that could have been written"})
+		case err != nil && !isRefusal(err):
 			return 0, err
 		}
 		off = e.end()
@@ -456,7 +460,10 @@ func (a *adoption) statement(e entry, body []byte, at location, t trust) error {
 		if err != nil {
 			return err
 		}
-		gap, err := x.addChange(e.vault, c, at, t)
+		dev, gap, err := x.addChange(e.vault, c, t)
+		if err == nil {
+			err = x.addCommit(dev.n, c, at)
+		}
 		if err == nil && gap {
 			a.s.report(Damage{a.number, e.off, 0, fmt.Sprintf("commits of a device before its commit %d are lost", c.seq)})
 		}

@@ -54,12 +54,16 @@ func record(seq uint64, refs ...[]byte) []byte {
 	return storagetest.Record(vault.RecordHeader{Device: mine, Seq: seq, Path: vault.PathID{3}, Op: vault.OpPut}, refs...)
 }
 
+// The one path they put is the device's whole state, whatever was lost before.
 func commit(t testing.TB, s *Store, seq uint64, refs ...[]byte) []byte {
 	t.Helper()
 	r := record(seq, refs...)
-	_, err := s.Commit(ctx, storage.Commit{
-		Vault: home, Device: mine, Seq: seq, Objects: append(slices.Clone(refs), r),
-		Records: []vault.ObjectID{vault.Identify(r)}, Body: fmt.Append(nil, seq),
+	var state vault.Digest
+	state.Add(vault.PathID{3}, vault.Identify(r))
+	sum := state.Sum()
+	_, _, err := s.Commit(ctx, storage.Commit{
+		Vault: home, Device: mine, After: seq - 1, Seq: seq, Objects: append(slices.Clone(refs), r),
+		Records: []vault.ObjectID{vault.Identify(r)}, Digest: &sum, Body: fmt.Append(nil, seq),
 	})
 	must(t, err)
 	return r
@@ -302,13 +306,14 @@ func TestDamageIsNamedAndKept(t *testing.T) {
 		// errs are the errors of chunk 2 and record 2 afterwards.
 		chunk, record error
 		versions      int
+		reports       int
 	}{
-		{"a chunk", func(c, _ [][]byte) []byte { return c[1] }, storage.ErrCorrupt, nil, 4},
-		{"a record", func(_, r [][]byte) []byte { return r[1] }, nil, storage.ErrCorrupt, 4},
+		{"a chunk", func(c, _ [][]byte) []byte { return c[1] }, storage.ErrCorrupt, nil, 4, 1},
+		{"a record", func(_, r [][]byte) []byte { return r[1] }, nil, storage.ErrCorrupt, 4, 1},
 		{"a commit", func(_, r [][]byte) []byte {
 			id := vault.Identify(r[1])
-			return append([]byte{1, 0, 0, 0}, id[:]...) // the count and the only record
-		}, nil, nil, 3},
+			return append([]byte{1, 0, 0, 0, 0, 0}, id[:]...) // the count, no stamp, and the only record
+		}, nil, nil, 3, 2}, // the place, and that a commit is missing
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -319,8 +324,8 @@ func TestDamageIsNamedAndKept(t *testing.T) {
 			must(t, err)
 
 			s := open(t, dir, Options{})
-			if len(s.Damage()) == 0 {
-				t.Fatal("no damage listed")
+			if len(s.Damage()) != c.reports {
+				t.Fatalf("damage %+v", s.Damage())
 			}
 			if err := get(t, s, chunks[1]); !errors.Is(err, c.chunk) {
 				t.Errorf("chunk: %v", err)
@@ -383,6 +388,29 @@ func TestDamagedLastGroupIsKeptBeside(t *testing.T) {
 		t.Fatal(err)
 	}
 	commit(t, s, 4, chunk("again", 10))
+}
+
+// TestWholeButSenseless has entries whose bodies are what was written, and nonsense.
+func TestWholeButSenseless(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	put(t, s, chunk("before", 10))
+	must(t, s.submit(ctx, 0, func(g *group) error {
+		for _, k := range []kind{kindObject, kindCommit, kindItem, kindDelete} {
+			body := []byte("nonsense")
+			g.stage(k, 0, home, vault.Identify(body), body)
+		}
+		return nil
+	}))
+	put(t, s, chunk("behind", 10))
+	must(t, s.Close())
+	must(t, forget(dir))
+	s = open(t, dir, Options{})
+	if len(s.Damage()) != 4 {
+		t.Fatalf("damage %+v", s.Damage())
+	}
+	must(t, get(t, s, chunk("before", 10)))
+	must(t, get(t, s, chunk("behind", 10)))
 }
 
 func TestDamagedHeaderIsNoLoss(t *testing.T) {

@@ -135,15 +135,22 @@ func (g *group) begin() error {
 }
 
 // do runs one change. A refusal undoes that change alone; err is an error of the
-// whole group.
+// whole group. Only the changes behind the first need a savepoint, for which SQLite
+// copies each page that it touches.
 func (g *group) do(run func(*group) error) (refusal, err error) {
 	x := &g.s.index
-	if err := x.savepoint(); err != nil {
-		return nil, err
+	first := g.end == g.start
+	if !first {
+		if err := x.savepoint(); err != nil {
+			return nil, err
+		}
 	}
 	end := g.end
 	if refusal = run(g); refusal == nil {
-		if err := x.release(); err != nil {
+		if !first {
+			err = x.release()
+		}
+		if err != nil {
 			return nil, err
 		}
 		return nil, g.emit()
@@ -156,6 +163,9 @@ func (g *group) do(run func(*group) error) (refusal, err error) {
 	}
 	clear(g.staged)
 	g.staged, g.end = g.staged[:0], end
+	if first {
+		return refusal, errors.Join(x.rollback(), x.begin())
+	}
 	return refusal, x.undo()
 }
 
@@ -366,57 +376,64 @@ func (g *group) put(n int64, v vault.ID, objects []object, flags uint8) error {
 	return nil
 }
 
-// commitChange stages a commit and its objects and sets its stamp.
-func (g *group) commitChange(c storage.Commit, objects []object) (time.Time, error) {
+// commitChange stages a commit and its objects and stamps it.
+func (g *group) commitChange(c storage.Commit, objects []object) (change, error) {
 	x := &g.s.index
+	made := change{device: c.Device, seq: c.Seq, after: c.After, records: make([]changed, len(c.Records)), body: c.Body}
 	dev, err := x.device(c.Vault, c.Device)
 	if err != nil {
-		return time.Time{}, err
+		return made, err
 	}
-	if c.Seq != dev.seq+1 {
-		return time.Time{}, fmt.Errorf("commit %d after %d: %w", c.Seq, dev.seq, storage.ErrConflict)
+	if c.After != dev.seq {
+		return made, fmt.Errorf("commit %d after %d, the head is %d: %w", c.Seq, c.After, dev.seq, storage.ErrConflict)
 	}
 	n, err := x.addVault(c.Vault)
 	if err != nil {
-		return time.Time{}, err
+		return made, err
 	}
 	if err := g.put(n, c.Vault, objects, flagPart); err != nil {
-		return time.Time{}, err
+		return made, err
 	}
 	given := make(map[vault.ObjectID]*vault.RecordHeader, len(objects))
 	for _, o := range objects {
 		given[o.id] = o.header.Record
 	}
-	change := change{device: c.Device, seq: c.Seq, records: make([]changed, len(c.Records)), body: c.Body}
 	for i, id := range c.Records {
 		r, ok := given[id]
 		if !ok {
 			o, ok, err := x.object(n, id)
 			switch {
 			case err != nil:
-				return time.Time{}, err
+				return made, err
 			case !ok:
-				return time.Time{}, fmt.Errorf("record %v: %w", id, storage.ErrMissingRef)
+				return made, fmt.Errorf("record %v: %w", id, storage.ErrMissingRef)
 			case o.typ == vault.TypeRecord:
 				h, err := g.header(id, o.location)
 				if err != nil {
-					return time.Time{}, fmt.Errorf("record %v: %w", id, err)
+					return made, fmt.Errorf("record %v: %w", id, err)
 				}
 				r = h.Record
 			}
 		}
 		if r == nil || r.Device != c.Device || r.Seq != c.Seq {
-			return time.Time{}, fmt.Errorf("object %v is no record of this commit: %w", id, storage.ErrInvalid)
+			return made, fmt.Errorf("object %v is no record of this commit: %w", id, storage.ErrInvalid)
 		}
-		change.records[i] = changed{id, r.Path, r.Parent, r.Op}
+		made.records[i] = changed{id, r.Path, r.Parent, r.Op}
 	}
-	change.time = max(g.s.now().UnixNano(), x.lastTime+1)
-	body := change.encode()
+	made.time = max(g.s.now().UnixNano(), x.lastTime+1)
+	dev, _, err = x.addChange(c.Vault, made, checked)
+	if err != nil {
+		return made, err
+	}
+	if c.Digest != nil && dev.digest.Sum() != *c.Digest {
+		return made, fmt.Errorf("commit %d: %w", c.Seq, storage.ErrDigest)
+	}
+	if made.stamp, err = c.MakeStamp(stampTime(made.time)); err != nil {
+		return made, err
+	}
+	body := made.encode()
 	at := g.stage(kindCommit, 0, c.Vault, sha256.Sum256(body), body)
-	if _, err := x.addChange(c.Vault, change, at, checked); err != nil {
-		return time.Time{}, err
-	}
-	return change.stamp(), nil
+	return made, x.addCommit(dev.n, made, at)
 }
 
 // header reads the clear part of a live object.

@@ -49,8 +49,16 @@ type object struct {
 }
 
 type device struct {
-	head     storage.Head
+	commits  []storage.Head    // oldest first
 	versions []storage.Version // oldest first
+}
+
+// head returns the newest commit, the zero Head if there is none.
+func (d *device) head() storage.Head {
+	if len(d.commits) == 0 {
+		return storage.Head{}
+	}
+	return d.commits[len(d.commits)-1]
 }
 
 // Store is a store in memory. All methods are safe for concurrent use.
@@ -172,10 +180,10 @@ func (s *Store) Has(ctx context.Context, v vault.ID, ids []vault.ObjectID) ([]bo
 }
 
 // Get implements [storage.Objects]. Data may be kept, but not changed.
-func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.Seq2[storage.Object, error] {
-	return func(yield func(storage.Object, error) bool) {
+func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.Seq2[vault.Object, error] {
+	return func(yield func(vault.Object, error) bool) {
 		if err := s.enter(ctx); err != nil {
-			yield(storage.Object{}, err)
+			yield(vault.Object{}, err)
 			return
 		}
 		found := map[vault.ObjectID]*object{}
@@ -192,10 +200,10 @@ func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.
 		order := slices.SortedFunc(maps.Keys(found), func(a, b vault.ObjectID) int { return cmp.Compare(place(a), place(b)) })
 		for _, id := range order {
 			if err := ctx.Err(); err != nil {
-				yield(storage.Object{}, err)
+				yield(vault.Object{}, err)
 				return
 			}
-			o, err := storage.Object{ID: id}, error(nil)
+			o, err := vault.Object{ID: id}, error(nil)
 			switch f := found[id]; {
 			case f == nil:
 				err = fmt.Errorf("object %v: %w", id, storage.ErrNotFound)
@@ -212,113 +220,229 @@ func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.
 }
 
 // Commit implements [storage.Log].
-func (s *Store) Commit(ctx context.Context, c storage.Commit) (time.Time, error) {
+func (s *Store) Commit(ctx context.Context, c storage.Commit) (time.Time, []byte, error) {
 	if err := s.enter(ctx); err != nil {
-		return time.Time{}, err
+		return time.Time{}, nil, err
 	}
 	defer s.mu.Unlock()
+	h, err := s.commit(c)
+	return h.Time, bytes.Clone(h.Stamp), err
+}
+
+func (s *Store) commit(c storage.Commit) (h storage.Head, err error) {
 	if err := c.Check(); err != nil {
-		return time.Time{}, err
+		return h, err
 	}
 	d := s.devices[deviceKey{c.Vault, c.Device}]
 	if d == nil {
 		d = &device{}
 	}
-	if c.Seq != d.head.Seq+1 {
-		return time.Time{}, fmt.Errorf("commit %d after %d: %w", c.Seq, d.head.Seq, storage.ErrConflict)
+	if c.After != d.head().Seq {
+		return h, fmt.Errorf("commit %d after %d, the head is %d: %w", c.Seq, c.After, d.head().Seq, storage.ErrConflict)
 	}
 	fresh, given, err := s.admit(c.Vault, c.Objects)
 	if err != nil {
-		return time.Time{}, err
+		return h, err
 	}
+	at := time.Unix(0, max(s.now().UnixNano(), s.last+1)).UTC()
 	records := make([]*object, len(c.Records))
+	versions := d.versions
+	paths := map[vault.PathID]bool{}
 	for i, id := range c.Records {
 		o := cmp.Or(given[id], s.objects[objectKey{c.Vault, id}])
 		if o == nil {
-			return time.Time{}, fmt.Errorf("record %v: %w", id, storage.ErrMissingRef)
+			return h, fmt.Errorf("record %v: %w", id, storage.ErrMissingRef)
 		}
-		if r := o.header.Record; r == nil || r.Device != c.Device || r.Seq != c.Seq {
-			return time.Time{}, fmt.Errorf("object %v is no record of this commit: %w", id, storage.ErrInvalid)
-		}
-		records[i] = o
-	}
-	s.keep(c.Vault, fresh)
-	s.last = max(s.now().UnixNano(), s.last+1)
-	at := time.Unix(0, s.last).UTC()
-	for i, o := range records {
-		o.refs++
 		r := o.header.Record
-		d.versions = append(d.versions, storage.Version{Path: r.Path, Parent: r.Parent, Op: r.Op, Seq: c.Seq, Time: at, Record: c.Records[i]})
+		if r == nil || r.Device != c.Device || r.Seq != c.Seq {
+			return h, fmt.Errorf("object %v is no record of this commit: %w", id, storage.ErrInvalid)
+		}
+		if paths[r.Path] {
+			return h, fmt.Errorf("commit %d: path %v twice: %w", c.Seq, r.Path, storage.ErrInvalid)
+		}
+		paths[r.Path] = true
+		records[i] = o
+		versions = append(versions, storage.Version{Path: r.Path, Parent: r.Parent, Op: r.Op, Seq: c.Seq, Time: at, Record: id})
 	}
-	d.head = storage.Head{Seq: c.Seq, Time: at, Body: bytes.Clone(c.Body)}
-	s.devices[deviceKey{c.Vault, c.Device}] = d
-	return at, nil
-}
-
-// Head implements [storage.Log].
-func (s *Store) Head(ctx context.Context, v vault.ID, d vault.DeviceID) (storage.Head, error) {
-	if err := s.enter(ctx); err != nil {
+	if c.Digest != nil && digest(state(versions, time.Time{})) != *c.Digest {
+		return h, fmt.Errorf("commit %d: %w", c.Seq, storage.ErrDigest)
+	}
+	h = storage.Head{Seq: c.Seq, Time: at, Body: bytes.Clone(c.Body)}
+	stamp, err := c.MakeStamp(at)
+	if err != nil {
 		return storage.Head{}, err
 	}
-	defer s.mu.Unlock()
-	dev := s.devices[deviceKey{v, d}]
-	if dev == nil {
-		return storage.Head{}, nil
+	h.Stamp = bytes.Clone(stamp)
+	s.keep(c.Vault, fresh)
+	s.last = at.UnixNano()
+	for _, o := range records {
+		o.refs++
 	}
-	h := dev.head
-	h.Body = bytes.Clone(h.Body)
+	d.versions = versions
+	d.commits = append(d.commits, h)
+	s.devices[deviceKey{c.Vault, c.Device}] = d
 	return h, nil
 }
 
-// history returns a device's versions so far, oldest first; they never change.
-func (s *Store) history(ctx context.Context, v vault.ID, d vault.DeviceID) ([]storage.Version, error) {
+// history returns a device's commits and versions so far, oldest first; they never
+// change.
+func (s *Store) history(ctx context.Context, v vault.ID, d vault.DeviceID) (device, error) {
 	if err := s.enter(ctx); err != nil {
-		return nil, err
+		return device{}, err
 	}
 	defer s.mu.Unlock()
 	if dev := s.devices[deviceKey{v, d}]; dev != nil {
-		return dev.versions, nil
+		return *dev, nil
 	}
-	return nil, nil
+	return device{}, nil
 }
 
-// Versions implements [storage.Log].
+// reached says whether a time is at or before at, which is now when zero.
+func reached(t, at time.Time) bool { return at.IsZero() || !t.After(at) }
+
+// Head implements [storage.Log].
+func (s *Store) Head(ctx context.Context, v vault.ID, d vault.DeviceID) (storage.Head, error) {
+	return s.CommitAt(ctx, v, d, time.Time{})
+}
+
+// CommitAt implements [storage.Log].
+func (s *Store) CommitAt(ctx context.Context, v vault.ID, d vault.DeviceID, at time.Time) (storage.Head, error) {
+	dev, err := s.history(ctx, v, d)
+	for _, h := range slices.Backward(dev.commits) {
+		if reached(h.Time, at) {
+			return clone(h), nil
+		}
+	}
+	return storage.Head{}, err
+}
+
+func clone(h storage.Head) storage.Head {
+	h.Body, h.Stamp = bytes.Clone(h.Body), bytes.Clone(h.Stamp)
+	return h
+}
+
+// Commits implements [storage.Log].
+func (s *Store) Commits(ctx context.Context, v vault.ID, d vault.DeviceID, first, last uint64) iter.Seq2[storage.Head, error] {
+	return func(yield func(storage.Head, error) bool) {
+		dev, err := s.history(ctx, v, d)
+		if err != nil {
+			yield(storage.Head{}, err)
+			return
+		}
+		for _, h := range dev.commits {
+			if h.Seq >= first && h.Seq <= last && !yield(clone(h), nil) {
+				return
+			}
+		}
+	}
+}
+
+// Devices implements [storage.Log].
+func (s *Store) Devices(ctx context.Context, v vault.ID) iter.Seq2[storage.DeviceHead, error] {
+	return func(yield func(storage.DeviceHead, error) bool) {
+		if err := s.enter(ctx); err != nil {
+			yield(storage.DeviceHead{}, err)
+			return
+		}
+		var all []storage.DeviceHead
+		for k, d := range s.devices {
+			if h := d.head(); k.vault == v {
+				all = append(all, storage.DeviceHead{Device: k.device, Seq: h.Seq, Time: h.Time})
+			}
+		}
+		s.mu.Unlock()
+		slices.SortFunc(all, func(a, b storage.DeviceHead) int { return bytes.Compare(a.Device[:], b.Device[:]) })
+		for _, d := range all {
+			if !yield(d, nil) {
+				return
+			}
+		}
+	}
+}
+
+// choose yields what choice makes of a device's history.
+func (s *Store) choose(ctx context.Context, v vault.ID, d vault.DeviceID, choice func(device) ([]storage.Version, error)) iter.Seq2[storage.Version, error] {
+	return func(yield func(storage.Version, error) bool) {
+		dev, err := s.history(ctx, v, d)
+		var chosen []storage.Version
+		if err == nil {
+			chosen, err = choice(dev)
+		}
+		if err != nil {
+			yield(storage.Version{}, err)
+			return
+		}
+		for _, ver := range chosen {
+			if !yield(ver, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Records implements [storage.History].
+func (s *Store) Records(ctx context.Context, v vault.ID, d vault.DeviceID, seq uint64) iter.Seq2[storage.Version, error] {
+	return s.choose(ctx, v, d, func(dev device) (found []storage.Version, err error) {
+		if !slices.ContainsFunc(dev.commits, func(h storage.Head) bool { return h.Seq == seq }) {
+			return nil, fmt.Errorf("commit %d: %w", seq, storage.ErrNotFound)
+		}
+		for _, ver := range dev.versions {
+			if ver.Seq == seq {
+				found = append(found, ver)
+			}
+		}
+		return found, nil
+	})
+}
+
+// Versions implements [storage.History].
 func (s *Store) Versions(ctx context.Context, v vault.ID, d vault.DeviceID, p vault.PathID) iter.Seq2[storage.Version, error] {
-	return func(yield func(storage.Version, error) bool) {
-		all, err := s.history(ctx, v, d)
-		if err != nil {
-			yield(storage.Version{}, err)
-			return
-		}
-		for _, ver := range slices.Backward(all) {
-			if ver.Path == p && !yield(ver, nil) {
-				return
+	return s.choose(ctx, v, d, func(dev device) (found []storage.Version, err error) {
+		for _, ver := range slices.Backward(dev.versions) {
+			if ver.Path == p {
+				found = append(found, ver)
 			}
 		}
-	}
+		return found, nil
+	})
 }
 
-// Children implements [storage.Log].
-func (s *Store) Children(ctx context.Context, v vault.ID, d vault.DeviceID, parent vault.PathID, at time.Time) iter.Seq2[storage.Version, error] {
-	return func(yield func(storage.Version, error) bool) {
-		all, err := s.history(ctx, v, d)
-		if err != nil {
-			yield(storage.Version{}, err)
-			return
-		}
-		newest := map[vault.PathID]storage.Version{}
-		for _, ver := range all {
-			if at.IsZero() || !ver.Time.After(at) {
-				newest[ver.Path] = ver
-			}
-		}
-		paths := slices.SortedFunc(maps.Keys(newest), func(a, b vault.PathID) int { return bytes.Compare(a[:], b[:]) })
-		for _, p := range paths {
-			if newest[p].Parent == parent && !yield(newest[p], nil) {
-				return
-			}
+// newest returns, by path, the newest of the versions up to at that are wanted.
+func newest(versions []storage.Version, at time.Time, wanted func(storage.Version) bool) (found []storage.Version) {
+	byPath := map[vault.PathID]storage.Version{}
+	for _, ver := range versions {
+		if reached(ver.Time, at) && wanted(ver) {
+			byPath[ver.Path] = ver
 		}
 	}
+	return slices.SortedFunc(maps.Values(byPath), func(a, b storage.Version) int { return bytes.Compare(a.Path[:], b.Path[:]) })
+}
+
+// Children implements [storage.History].
+func (s *Store) Children(ctx context.Context, v vault.ID, d vault.DeviceID, parent vault.PathID, at time.Time) iter.Seq2[storage.Version, error] {
+	return s.choose(ctx, v, d, func(dev device) ([]storage.Version, error) {
+		all := newest(dev.versions, at, func(storage.Version) bool { return true })
+		return slices.DeleteFunc(all, func(ver storage.Version) bool { return ver.Parent != parent }), nil
+	})
+}
+
+// State implements [storage.History].
+func (s *Store) State(ctx context.Context, v vault.ID, d vault.DeviceID, at time.Time) iter.Seq2[storage.Version, error] {
+	return s.choose(ctx, v, d, func(dev device) ([]storage.Version, error) { return state(dev.versions, at), nil })
+}
+
+func state(versions []storage.Version, at time.Time) []storage.Version {
+	all := newest(versions, at, func(ver storage.Version) bool { return !storage.Judges(ver.Op) })
+	return slices.DeleteFunc(all, func(ver storage.Version) bool { return !storage.InState(ver.Op) })
+}
+
+// digest returns the SHA-256 of a state's digest, made from nothing.
+func digest(state []storage.Version) [32]byte {
+	var d vault.Digest
+	for _, ver := range state {
+		d.Add(ver.Path, ver.Record)
+	}
+	return d.Sum()
 }
 
 // Set implements [storage.Registry].
@@ -357,7 +481,7 @@ func (s *Store) Lookup(ctx context.Context, k storage.Kind, key storage.Key) (st
 }
 
 // Items implements [storage.Registry].
-func (s *Store) Items(ctx context.Context, k storage.Kind) iter.Seq2[storage.Item, error] {
+func (s *Store) Items(ctx context.Context, k storage.Kind, from storage.Key) iter.Seq2[storage.Item, error] {
 	return func(yield func(storage.Item, error) bool) {
 		if err := s.enter(ctx); err != nil {
 			yield(storage.Item{}, err)
@@ -365,7 +489,7 @@ func (s *Store) Items(ctx context.Context, k storage.Kind) iter.Seq2[storage.Ite
 		}
 		var items []storage.Item
 		for key, it := range s.items {
-			if key.kind == k {
+			if key.kind == k && bytes.Compare(key.key[:], from[:]) >= 0 {
 				it.Body = bytes.Clone(it.Body)
 				items = append(items, it)
 			}

@@ -70,7 +70,7 @@ func crash(t *testing.T, m Machine, first bool) (cuts int, errs []error) {
 			wg.Go(func() {
 				s, err := m.Open(dir, time.Now)
 				if err == nil {
-					err = o.settle(s, w, func() (Store, error) { return m.reopen(dir) })
+					err = o.settle(s, w, func() (Store, error) { return m.reopen(dir, time.Now) })
 				}
 				if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
 					mu.Lock()

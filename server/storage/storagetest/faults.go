@@ -133,18 +133,18 @@ func runFault(t *testing.T, b FaultBackend, in *injector) error {
 	if s, err = b.Open(dir, time.Now); err != nil {
 		return fmt.Errorf("open without faults: %w", err)
 	}
-	return o.settle(s, w, func() (Store, error) { return b.reopen(dir) })
+	return o.settle(s, w, func() (Store, error) { return b.reopen(dir, time.Now) })
 }
 
 // reopen opens the closed store of dir again, with nothing but what it cannot
 // rebuild.
-func (b Backend) reopen(dir string) (Store, error) {
+func (b Backend) reopen(dir string, now func() time.Time) (Store, error) {
 	if b.Forget != nil {
 		if err := b.Forget(dir); err != nil {
 			return nil, err
 		}
 	}
-	return b.Open(dir, time.Now)
+	return b.Open(dir, now)
 }
 
 // play runs the steps, repeating one for which there was no room.

@@ -50,11 +50,11 @@ func runModel(t *testing.T, b Backend, n int, seed uint64) {
 			must(t, s.Close())
 			s, err = b.Open(dir, now)
 			must(t, err)
-		case way == 1 && b.Forget != nil:
+		case way == 1:
 			must(t, s.Close())
-			must(t, b.Forget(dir))
-			s, err = b.Open(dir, now)
+			s, err = b.reopen(dir, now)
 			must(t, err)
+			must(t, errors.Join(g.w.confirm(s), g.w.confirm(g.model)))
 		case way > 3:
 			continue
 		}
@@ -70,7 +70,9 @@ func runModel(t *testing.T, b Backend, n int, seed uint64) {
 }
 
 func sameError(a, b error) bool {
-	for _, target := range []error{storage.ErrInvalid, storage.ErrMissingRef, storage.ErrConflict, storage.ErrReferenced} {
+	for _, target := range []error{
+		storage.ErrInvalid, storage.ErrMissingRef, storage.ErrConflict, storage.ErrDigest, storage.ErrReferenced,
+	} {
 		if errors.Is(a, target) != errors.Is(b, target) {
 			return false
 		}
@@ -125,7 +127,7 @@ func (g *gambler) change() (string, func(Store) error) {
 	case 2, 3:
 		c := g.commit(v)
 		return "commit", func(s Store) error {
-			_, err := s.Commit(ctx, c)
+			_, _, err := s.Commit(ctx, c)
 			return err
 		}
 	case 4:
@@ -156,7 +158,12 @@ func (g *gambler) commit(v vault.ID) storage.Commit {
 	if err != nil {
 		panic(err)
 	}
-	c := storage.Commit{Vault: v, Device: d, Seq: g.near(h.Seq + 1), Body: fmt.Append(nil, g.Uint64())}
+	c := storage.Commit{
+		Vault: v, Device: d, After: g.near(h.Seq), Body: fmt.Append(nil, g.Uint64()),
+		Stamp: func(at time.Time) []byte { return fmt.Append(nil, "stamped at ", at.UnixNano()) },
+	}
+	c.Seq = g.near(c.After + 1)
+	paths := g.Perm(len(g.w.paths))
 	for range g.IntN(5) {
 		var refs [][]byte
 		if g.IntN(2) == 0 {
@@ -165,13 +172,26 @@ func (g *gambler) commit(v vault.ID) storage.Commit {
 				c.Objects = append(c.Objects, refs...)
 			}
 		}
+		if g.IntN(30) > 0 { // else the path comes again
+			paths = paths[1:]
+		}
 		r := Record(vault.RecordHeader{
-			Device: d, Seq: c.Seq, Path: pick(g.Rand, g.w.paths), Parent: pick(g.Rand, g.w.parents),
-			Op: pick(g.Rand, []vault.Op{vault.OpPut, vault.OpDelete, vault.OpOutOfScope}),
+			Device: d, Seq: c.Seq, Path: g.w.paths[paths[0]], Parent: pick(g.Rand, g.w.parents),
+			Op: pick(g.Rand, []vault.Op{vault.OpPut, vault.OpPut, vault.OpDelete, vault.OpOutOfScope, vault.OpValid, vault.OpVoid}),
 		}, refs...)
 		g.w.objects = append(g.w.objects, r)
 		c.Objects = append(c.Objects, r)
 		c.Records = append(c.Records, vault.Identify(r))
+	}
+	if g.IntN(2) == 0 {
+		sum, err := sumAfter(g.model, c)
+		if err != nil {
+			panic(err)
+		}
+		if g.IntN(8) == 0 {
+			sum[0] ^= 1
+		}
+		c.Digest = &sum
 	}
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -25,8 +26,8 @@ type world struct {
 	kinds   []storage.Kind
 }
 
-// dump says all that the store holds of the world, one fact a line. Stamps are
-// left out unless times is set.
+// dump says all that the store holds of the world, one fact a line. Stamp times
+// are left out unless times is set.
 func (w *world) dump(s storage.Store, times bool) (string, error) {
 	var b strings.Builder
 	when := func(t time.Time) string {
@@ -53,21 +54,48 @@ func (w *world) dump(s storage.Store, times bool) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			fmt.Fprintf(&b, "vault %v device %v head %d %q %s\n", v, d, h.Seq, h.Body, when(h.Time))
+			fmt.Fprintf(&b, "vault %v device %v head %d %q %q %s\n", v, d, h.Seq, h.Body, h.Stamp, when(h.Time))
+			at := []time.Time{{}}
+			for h, err := range s.Commits(ctx, v, d, 0, math.MaxUint64) {
+				if err != nil {
+					return "", err
+				}
+				fmt.Fprintf(&b, "commit %d %q %q %s\n", h.Seq, h.Body, h.Stamp, when(h.Time))
+				if err := list("record", s.Records(ctx, v, d, h.Seq)); err != nil {
+					return "", err
+				}
+				at = append(at, h.Time.Add(-1), h.Time)
+			}
 			for _, p := range w.paths {
 				if err := list("version", s.Versions(ctx, v, d, p)); err != nil {
 					return "", err
 				}
 			}
-			for _, p := range w.parents {
-				if err := list("child", s.Children(ctx, v, d, p, time.Time{})); err != nil {
+			for _, at := range at {
+				h, err := s.CommitAt(ctx, v, d, at)
+				if err != nil {
 					return "", err
+				}
+				fmt.Fprintf(&b, "at %s: commit %d\n", when(at), h.Seq)
+				if err := list("state", s.State(ctx, v, d, at)); err != nil {
+					return "", err
+				}
+				for _, p := range w.parents {
+					if err := list("child", s.Children(ctx, v, d, p, at)); err != nil {
+						return "", err
+					}
 				}
 			}
 		}
+		for d, err := range s.Devices(ctx, v) {
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintf(&b, "vault %v: device %v at %d %s\n", v, d.Device, d.Seq, when(d.Time))
+		}
 	}
 	for _, k := range w.kinds {
-		for it, err := range s.Items(ctx, k) {
+		for it, err := range s.Items(ctx, k, storage.Key{}) {
 			if err != nil {
 				return "", err
 			}
@@ -146,17 +174,18 @@ func script() (steps []step, w *world) {
 		}
 		add(name, func(s Store) error { return put(ctx, s, home, objects...) }, parts...)
 	}
-	seq := uint64(0)
-	commitStep := func(name string, objects [][]byte, records ...[]byte) {
-		c := commit(seq, records...)
+	seq, after := uint64(0), uint64(0)
+	commitStep := func(name string, state, objects [][]byte, records ...[]byte) {
+		c := digested(follow(after, seq, records...), state...)
 		c.Objects = objects
+		after = seq
 		w.objects = append(w.objects, objects...)
 		for _, r := range records {
 			h, _, _ := vault.ParseHeader(r)
 			w.paths = append(w.paths, h.Record.Path)
 		}
 		add(name, func(s Store) error {
-			_, err := s.Commit(ctx, c)
+			_, _, err := s.Commit(ctx, c)
 			return err
 		})
 	}
@@ -179,17 +208,20 @@ func script() (steps []step, w *world) {
 	seq = 1
 	r1 := record(seq, "/", "/a", vault.OpPut, l)
 	c1 := text("c1")
-	commitStep("commit with objects", [][]byte{c1, r1}, r1)
+	commitStep("commit with objects", [][]byte{r1}, [][]byte{c1, r1}, r1)
 	set("set items", item("x", 1), item("y", 1))
 	seq = 2
 	r2, r3 := record(seq, "/d", "/d/x", vault.OpPut, a), record(seq, "/", "/a", vault.OpDelete)
 	put("put a record ahead", r2)
-	commitStep("commit with a stored record", [][]byte{r3}, r2, r3)
+	commitStep("commit with a stored record", [][]byte{r2}, [][]byte{r3}, r2, r3)
 	remove("delete what frees packs", wide, huge)
 	set("set items again", item("x", 2), item("z", 1))
 	put("put again what was deleted", wide)
 	seq = 3
-	commitStep("commit nothing", nil)
+	commitStep("commit nothing", [][]byte{r2}, nil)
+	seq = 7
+	r4, r5 := record(seq, "/d", "/d/x", vault.OpOutOfScope, r2), record(seq, "/", "/b", vault.OpPut)
+	commitStep("commit over a gap", [][]byte{r4, r5}, [][]byte{r4, r5}, r4, r5)
 	remove("delete again", wide)
 	return steps, w
 }
@@ -208,10 +240,66 @@ func afterwards(s Store, w *world) error {
 	if err := put(ctx, s, home, o); err != nil {
 		return err
 	}
-	if _, err := s.Commit(ctx, commit(h.Seq+1, r)); err != nil {
+	if err := commitStated(s, commit(h.Seq+1, r)); err != nil {
 		return err
 	}
 	return s.Set(ctx, item("after", 1))
+}
+
+// commitStated commits c with the digest of the state that the store itself shows
+// and c's records, which are among its objects, make of it.
+func commitStated(s Store, c storage.Commit) error {
+	sum, err := sumAfter(s, c)
+	if err != nil {
+		return err
+	}
+	c.Digest = &sum
+	_, _, err = s.Commit(ctx, c)
+	return err
+}
+
+func sumAfter(s storage.History, c storage.Commit) (sum [32]byte, err error) {
+	state := map[vault.PathID]vault.ObjectID{}
+	for v, err := range s.State(ctx, c.Vault, c.Device, time.Time{}) {
+		if err != nil {
+			return sum, err
+		}
+		state[v.Path] = v.Record
+	}
+	for _, o := range c.Objects {
+		h, _, err := vault.ParseHeader(o)
+		switch {
+		case err != nil:
+			return sum, err
+		case h.Record == nil || storage.Judges(h.Record.Op):
+		case storage.InState(h.Record.Op):
+			state[h.Record.Path] = vault.Identify(o)
+		default:
+			delete(state, h.Record.Path)
+		}
+	}
+	var d vault.Digest
+	for path, record := range state {
+		d.Add(path, record)
+	}
+	return d.Sum(), nil
+}
+
+// confirm commits nothing for every device, so that the store compares its digests
+// with the states it shows.
+func (w *world) confirm(s Store) error {
+	for _, v := range w.vaults {
+		for _, d := range w.devices {
+			h, err := s.Head(ctx, v, d)
+			if err == nil {
+				err = commitStated(s, storage.Commit{Vault: v, Device: d, After: h.Seq, Seq: h.Seq + 1})
+			}
+			if err != nil {
+				return fmt.Errorf("the state of device %v: %w", d, err)
+			}
+		}
+	}
+	return nil
 }
 
 // outcome is what a run of the script was told.
@@ -284,6 +372,9 @@ func (o outcome) settle(s Store, w *world, reopen func() (Store, error)) error {
 		return fmt.Errorf("open after working on: %w", err)
 	}
 	found, err := v.dump(s, true)
+	if err == nil {
+		err = v.confirm(s)
+	}
 	if err = errors.Join(err, s.Close()); err != nil {
 		return err
 	}

@@ -10,9 +10,11 @@ package storagetest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,9 +36,9 @@ type Backend struct {
 	// Open opens the store of the folder dir, which is empty the first time.
 	// Stamps are taken from now.
 	Open func(dir string, now func() time.Time) (Store, error)
-	// Damage changes the stored bytes of an object of the open or closed store
-	// of dir; nil when there is no way.
-	Damage func(dir string, object []byte) error
+	// Damage changes given bytes where they are stored by the open or closed
+	// store of dir; nil when there is no way.
+	Damage func(dir string, stored []byte) error
 	// Forget destroys what the closed store of dir can rebuild; nil when it
 	// cannot rebuild anything.
 	Forget func(dir string) error
@@ -69,6 +71,19 @@ func (b *bench) reopen() {
 		b.Fatal("close:", err)
 	}
 	b.open(b.dir, b.now)
+}
+
+// rebuild opens the store again with nothing but what it cannot rebuild.
+func (b *bench) rebuild() {
+	b.Helper()
+	if err := b.Close(); err != nil {
+		b.Fatal("close:", err)
+	}
+	s, err := b.b.reopen(b.dir, b.now)
+	if err != nil {
+		b.Fatal("open again:", err)
+	}
+	b.Store = s
 }
 
 // Run checks every promise of the contract against stores of one kind.
@@ -112,18 +127,30 @@ var contract = []struct {
 	{"get can be left early", getEarly},
 	{"commit stores objects, records and body together", commitWhole},
 	{"commit takes records stored before", commitStoredRecords},
-	{"commit refuses a sequence number that is not next", commitConflict},
+	{"commit refuses to follow what is not the head", commitConflict},
+	{"commit may leave a gap", commitGap},
 	{"of concurrent commits with one number one wins", commitRace},
 	{"commit refuses records that are not stored", commitMissing},
 	{"commit refuses records of another device, number or type", commitForeign},
 	{"a refused commit stores none of its objects", commitRefusedWhole},
 	{"commit keeps its bounds", commitBounds},
 	{"stamps increase strictly whatever the clock does", stamps},
+	{"commit refuses a digest that is not that of the state", commitDigest},
+	{"the digest is that of the state after opening again", reopenDigest},
+	{"a stamp is made of the stamp time, last of all, and kept", commitStamp},
 	{"head of a device without commits is zero", headZero},
 	{"heads of devices are apart", headApart},
+	{"the commit at a time, inclusive", commitAt},
+	{"commits of a range, ascending", commits},
+	{"the commits of one device are damaged alone", commitsDamaged},
+	{"records of a commit, in its order", records},
 	{"versions of a path, newest first", versions},
 	{"children of a folder at a time", children},
 	{"children follow a path to its new parent", childrenMoved},
+	{"the state at a time", states},
+	{"what is out of scope keeps what was in it", outOfScope},
+	{"a verdict leaves the state as it is", verdicts},
+	{"iterations show one moment", moment},
 	{"many versions and children", manyVersions},
 	{"set and lookup of items", items},
 	{"set keeps all items or none", itemsAtomic},
@@ -131,6 +158,7 @@ var contract = []struct {
 	{"of concurrent sets with one revision one wins", itemsRace},
 	{"set keeps its bounds", itemBounds},
 	{"items of a kind in the order of their keys", itemsOrder},
+	{"items from a key on", itemsFrom},
 	{"delete removes what nothing refers to", deleteFree},
 	{"delete refuses what is referred to and then deletes nothing", deleteReferenced},
 	{"delete takes an object and its referrers together", deleteTogether},
@@ -249,8 +277,9 @@ func record(seq uint64, parent, path string, op vault.Op, refs ...[]byte) []byte
 // commit returns a commit of the device mine that carries its records.
 func commit(seq uint64, records ...[]byte) storage.Commit {
 	return storage.Commit{
-		Vault: home, Device: mine, Seq: seq, Objects: records, Records: identify(records),
-		Body: fmt.Appendf(nil, "body of commit %d", seq),
+		Vault: home, Device: mine, After: seq - 1, Seq: seq, Objects: records, Records: identify(records),
+		Body:  fmt.Appendf(nil, "body of commit %d", seq),
+		Stamp: func(time.Time) []byte { return fmt.Appendf(nil, "stamp of commit %d", seq) },
 	}
 }
 
@@ -304,14 +333,14 @@ func isolation(t *testing.T, s *bench) {
 	want(t, put(ctx, s, other, l), storage.ErrMissingRef)
 	c := commit(1, record(1, "/", "/a", vault.OpPut, a))
 	c.Vault = other
-	_, err := s.Commit(ctx, c)
+	_, _, err := s.Commit(ctx, c)
 	want(t, err, storage.ErrMissingRef)
 	must(t, s.Delete(ctx, other, vault.Identify(a)))
 	must(t, put(ctx, s, other, a, l))
 	must(t, s.Delete(ctx, home, vault.Identify(a)))
 	lacks(t, s, home, a)
 	holds(t, s, other, a, l)
-	_, err = s.Commit(ctx, c)
+	_, _, err = s.Commit(ctx, c)
 	must(t, err)
 	if h, err := s.Head(ctx, home, mine); err != nil || h.Seq != 0 {
 		t.Fatalf("head in the first vault: %+v, %v", h, err)
@@ -335,7 +364,7 @@ func putInvalid(t *testing.T, s *bench) {
 		}
 		c := commit(1)
 		c.Objects = [][]byte{bad}
-		if _, err := s.Commit(ctx, c); !errors.Is(err, storage.ErrInvalid) {
+		if _, _, err := s.Commit(ctx, c); !errors.Is(err, storage.ErrInvalid) {
 			t.Errorf("%s in a commit: %v", name, err)
 		}
 	}
@@ -418,7 +447,7 @@ func getEarly(t *testing.T, s *bench) {
 	for range s.Get(ctx, home, identify([][]byte{a, b})) {
 		break
 	}
-	for range s.Items(ctx, storage.KindV3Name) {
+	for range s.Items(ctx, storage.KindV3Name, storage.Key{}) {
 		break
 	}
 	holds(t, s, home, a, b)
@@ -430,7 +459,7 @@ func commitWhole(t *testing.T, s *bench) {
 	c := commit(1, r)
 	c.Objects = [][]byte{a, r}
 	before := time.Now()
-	at, err := s.Commit(ctx, c)
+	at, _, err := s.Commit(ctx, c)
 	must(t, err)
 	if at.Before(before) || at.After(time.Now()) {
 		t.Fatalf("stamped %v", at)
@@ -448,11 +477,188 @@ func commitWhole(t *testing.T, s *bench) {
 		t.Fatalf("versions %+v", ver)
 	}
 	empty := commit(2)
-	empty.Body = nil
-	_, err = s.Commit(ctx, empty)
+	empty.Body, empty.Stamp = nil, nil
+	_, _, err = s.Commit(ctx, empty)
 	must(t, err)
-	if h, err = s.Head(ctx, home, mine); err != nil || h.Seq != 2 || len(h.Body) != 0 {
+	if h, err = s.Head(ctx, home, mine); err != nil || h.Seq != 2 || len(h.Body) != 0 || len(h.Stamp) != 0 {
 		t.Fatalf("head of an empty commit %+v, %v", h, err)
+	}
+}
+
+// follow returns a commit that follows the one numbered after.
+func follow(after, seq uint64, records ...[]byte) storage.Commit {
+	c := commit(seq, records...)
+	c.After = after
+	return c
+}
+
+func commitGap(t *testing.T, s *bench) {
+	for _, c := range []storage.Commit{
+		follow(0, 3, record(3, "/", "/a", vault.OpPut)),
+		follow(3, 1000),
+		follow(1000, math.MaxInt64-1, record(math.MaxInt64-1, "/", "/b", vault.OpPut)),
+	} {
+		_, _, err := s.Commit(ctx, follow(c.After+1, c.After+2))
+		want(t, err, storage.ErrConflict)
+		_, _, err = s.Commit(ctx, c)
+		must(t, err)
+		if h, err := s.Head(ctx, home, mine); err != nil || h.Seq != c.Seq {
+			t.Fatalf("head %+v, %v", h, err)
+		}
+	}
+	for range 2 {
+		if got := seqs(t, s.Commits(ctx, home, mine, 0, math.MaxUint64)); !slices.Equal(got, []uint64{3, 1000, math.MaxInt64 - 1}) {
+			t.Fatal(got)
+		}
+		if got := show(t, s, "/", time.Time{}); got != fmt.Sprintf("/a:3:1 /b:%d:1 ", math.MaxInt64-1) {
+			t.Fatal(got)
+		}
+		if s.b.Volatile {
+			return
+		}
+		s.rebuild()
+	}
+}
+
+// digested returns c with the digest of the state that records make up, named by
+// the objects themselves.
+func digested(c storage.Commit, state ...[]byte) storage.Commit {
+	var d vault.Digest
+	for _, o := range state {
+		if h, _, err := vault.ParseHeader(o); err == nil && h.Record != nil {
+			d.Add(h.Record.Path, vault.Identify(o))
+			continue
+		}
+		d.Add(vault.PathID{}, vault.Identify(o))
+	}
+	sum := d.Sum()
+	c.Digest = &sum
+	return c
+}
+
+func commitDigest(t *testing.T, s *bench) {
+	a1, b1 := record(1, "/", "/a", vault.OpPut), record(1, "/", "/b", vault.OpPut)
+	a2, c2 := record(2, "/", "/a", vault.OpPut), record(2, "/", "/c", vault.OpDelete)
+	a5, b5 := record(5, "/", "/a", vault.OpDelete), record(5, "/", "/b", vault.OpOutOfScope, b1)
+	b6 := record(6, "/", "/b", vault.OpPut)
+	a7, b7 := record(7, "/", "/a", vault.OpValid), record(7, "/", "/b", vault.OpVoid)
+	b9 := record(9, "/", "/b", vault.OpDelete)
+	for _, step := range []struct {
+		after   uint64
+		records [][]byte
+		state   [][]byte
+	}{
+		{0, [][]byte{a1, b1}, [][]byte{b1, a1}},
+		{1, [][]byte{a2, c2}, [][]byte{a2, b1}},
+		{2, nil, [][]byte{a2, b1}},
+		{3, [][]byte{a5, b5}, [][]byte{b5}}, // over a gap
+		{5, [][]byte{b6}, [][]byte{b6}},
+		{6, [][]byte{a7, b7}, [][]byte{b6}},
+		{7, nil, nil}, // not compared
+		{8, [][]byte{b9}, nil},
+	} {
+		seq := step.after + 1
+		if len(step.records) > 0 {
+			h, _, err := vault.ParseHeader(step.records[0])
+			must(t, err)
+			seq = h.Record.Seq
+		}
+		c := follow(step.after, seq, step.records...)
+		extra := text("with commit %d", seq)
+		c.Objects = append([][]byte{extra}, c.Objects...)
+		if seq != 8 {
+			for name, wrong := range map[string][][]byte{
+				"one more":    append(slices.Clone(step.state), text("more")),
+				"one less":    step.state[:max(0, len(step.state)-1)],
+				"without all": nil,
+				"before":      {a1, b1, c2},
+			} {
+				if slices.EqualFunc(wrong, step.state, bytes.Equal) {
+					continue
+				}
+				if _, _, err := s.Commit(ctx, digested(c, wrong...)); !errors.Is(err, storage.ErrDigest) {
+					t.Fatalf("commit %d, %s: %v", seq, name, err)
+				}
+				lacks(t, s, home, c.Objects...)
+				if h, err := s.Head(ctx, home, mine); err != nil || h.Seq != step.after {
+					t.Fatalf("head after a refusal %+v, %v", h, err)
+				}
+			}
+			c = digested(c, step.state...)
+		}
+		if _, _, err := s.Commit(ctx, c); err != nil {
+			t.Fatalf("commit %d: %v", seq, err)
+		}
+	}
+	other := digested(commit(1))
+	other.Vault = vaultID("other")
+	_, _, err := s.Commit(ctx, other) // the empty state
+	must(t, err)
+}
+
+func reopenDigest(t *testing.T, s *bench) {
+	if s.b.Volatile {
+		t.Skip("this store keeps nothing")
+	}
+	a, b := record(1, "/", "/a", vault.OpPut), record(1, "/", "/b", vault.OpPut)
+	_, _, err := s.Commit(ctx, commit(1, a, b))
+	must(t, err)
+	b2 := record(2, "/", "/b", vault.OpDelete)
+	_, _, err = s.Commit(ctx, commit(2, b2, record(2, "/", "/c", vault.OpDelete)))
+	must(t, err)
+	for seq, again := range []func(){func() {}, s.reopen, s.rebuild, s.rebuild} {
+		again()
+		_, _, err = s.Commit(ctx, digested(commit(uint64(seq)+3), a, b2))
+		want(t, err, storage.ErrDigest)
+		_, _, err = s.Commit(ctx, digested(commit(uint64(seq)+3), a))
+		must(t, err)
+	}
+}
+
+func commitStamp(t *testing.T, s *bench) {
+	var made time.Time
+	stamped := func(c storage.Commit) storage.Commit {
+		c.Stamp = func(at time.Time) []byte { made = at; return fmt.Append(nil, at.UnixNano(), " of ", c.Seq) }
+		return c
+	}
+	for name, c := range map[string]storage.Commit{
+		"conflict":    follow(3, 4),
+		"missing ref": commit(1, record(1, "/", "/a", vault.OpPut, text("missing"))),
+		"path twice":  commit(1, record(1, "/", "/a", vault.OpPut), record(1, "/", "/a", vault.OpDelete)),
+		"bounds":      follow(1, 1),
+		"digest":      digested(commit(1), text("not in the state")),
+	} {
+		if _, _, err := s.Commit(ctx, stamped(c)); err == nil || !made.IsZero() {
+			t.Errorf("%s: %v, stamp made for %v", name, err, made)
+		}
+	}
+	type stamp struct {
+		at   time.Time
+		text string
+	}
+	var expect []stamp
+	for seq := uint64(1); seq <= 3; seq++ {
+		at, text, err := s.Commit(ctx, stamped(commit(seq)))
+		must(t, err)
+		if !at.Equal(made) || string(text) != fmt.Sprint(at.UnixNano(), " of ", seq) {
+			t.Fatalf("stamp %q of %v, made for %v", text, at, made)
+		}
+		expect = append(expect, stamp{at, string(text)})
+	}
+	for range 2 {
+		var got []stamp
+		for _, h := range collect(t, s.Commits(ctx, home, mine, 1, 3)) {
+			got = append(got, stamp{h.Time, string(h.Stamp)})
+		}
+		h, err := s.Head(ctx, home, mine)
+		must(t, err)
+		if !slices.Equal(got, expect) || string(h.Stamp) != expect[2].text {
+			t.Fatalf("got %+v, head %q; want %+v", got, h.Stamp, expect)
+		}
+		if s.b.Volatile {
+			return
+		}
+		s.rebuild()
 	}
 }
 
@@ -461,7 +667,7 @@ func commitStoredRecords(t *testing.T, s *bench) {
 	must(t, put(ctx, s, home, a, r1))
 	c := commit(1, r1, r2)
 	c.Objects = [][]byte{r2}
-	_, err := s.Commit(ctx, c)
+	_, _, err := s.Commit(ctx, c)
 	must(t, err)
 	if n := len(collect(t, s.Children(ctx, home, mine, pathID("/"), time.Time{}))); n != 2 {
 		t.Fatalf("%d children", n)
@@ -469,16 +675,16 @@ func commitStoredRecords(t *testing.T, s *bench) {
 }
 
 func commitConflict(t *testing.T, s *bench) {
-	for _, seq := range []uint64{0, 2, 1 << 63} {
-		_, err := s.Commit(ctx, commit(seq))
+	for _, seq := range []uint64{2, 3, 1 << 40} {
+		_, _, err := s.Commit(ctx, commit(seq))
 		want(t, err, storage.ErrConflict)
 	}
 	for _, seq := range []uint64{1, 2} {
-		_, err := s.Commit(ctx, commit(seq))
+		_, _, err := s.Commit(ctx, commit(seq))
 		must(t, err)
 	}
-	for _, seq := range []uint64{0, 1, 2, 4} {
-		_, err := s.Commit(ctx, commit(seq))
+	for _, seq := range []uint64{1, 2, 4} {
+		_, _, err := s.Commit(ctx, commit(seq))
 		want(t, err, storage.ErrConflict)
 	}
 	if h, err := s.Head(ctx, home, mine); err != nil || h.Seq != 2 {
@@ -518,7 +724,7 @@ func commitRace(t *testing.T, s *bench) {
 		winner := race(t, 8, func(i int) error {
 			c := commit(seq, record(seq, "/", fmt.Sprint("/", i), vault.OpPut))
 			c.Body = fmt.Append(nil, i)
-			_, err := s.Commit(ctx, c)
+			_, _, err := s.Commit(ctx, c)
 			return err
 		})
 		h, err := s.Head(ctx, home, mine)
@@ -531,9 +737,9 @@ func commitRace(t *testing.T, s *bench) {
 func commitMissing(t *testing.T, s *bench) {
 	c := commit(1, record(1, "/", "/a", vault.OpDelete))
 	c.Objects = nil
-	_, err := s.Commit(ctx, c)
+	_, _, err := s.Commit(ctx, c)
 	want(t, err, storage.ErrMissingRef)
-	_, err = s.Commit(ctx, commit(1, record(1, "/", "/a", vault.OpPut, text("missing"))))
+	_, _, err = s.Commit(ctx, commit(1, record(1, "/", "/a", vault.OpPut, text("missing"))))
 	want(t, err, storage.ErrMissingRef)
 }
 
@@ -543,14 +749,14 @@ func commitForeign(t *testing.T, s *bench) {
 		"device": Record(vault.RecordHeader{Device: deviceID("other"), Seq: 1, Op: vault.OpDelete}),
 		"type":   text("a"),
 	} {
-		_, err := s.Commit(ctx, commit(1, o))
+		_, _, err := s.Commit(ctx, commit(1, o))
 		if !errors.Is(err, storage.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 		must(t, put(ctx, s, home, o))
 		c := commit(1, o)
 		c.Objects = nil
-		if _, err = s.Commit(ctx, c); !errors.Is(err, storage.ErrInvalid) {
+		if _, _, err = s.Commit(ctx, c); !errors.Is(err, storage.ErrInvalid) {
 			t.Errorf("%s, stored before: %v", name, err)
 		}
 	}
@@ -560,10 +766,10 @@ func commitRefusedWhole(t *testing.T, s *bench) {
 	a, r := text("a"), record(1, "/", "/a", vault.OpDelete)
 	bad := commit(1, r, record(7, "/", "/b", vault.OpDelete))
 	bad.Objects = append([][]byte{a}, bad.Objects...)
-	_, err := s.Commit(ctx, bad)
+	_, _, err := s.Commit(ctx, bad)
 	want(t, err, storage.ErrInvalid)
 	late := commit(2, record(2, "/", "/c", vault.OpDelete))
-	_, err = s.Commit(ctx, late)
+	_, _, err = s.Commit(ctx, late)
 	want(t, err, storage.ErrConflict)
 	lacks(t, s, home, slices.Concat(bad.Objects, late.Objects)...)
 	if n := len(collect(t, s.Versions(ctx, home, mine, pathID("/a")))); n != 0 {
@@ -580,26 +786,40 @@ func commitRefusedWhole(t *testing.T, s *bench) {
 func commitBounds(t *testing.T, s *bench) {
 	c := commit(1)
 	c.Body = make([]byte, storage.MaxBody+1)
-	_, err := s.Commit(ctx, c)
+	_, _, err := s.Commit(ctx, c)
 	want(t, err, storage.ErrInvalid)
 
 	r := record(1, "/", "/a", vault.OpPut)
-	_, err = s.Commit(ctx, commit(1, r, r))
+	_, _, err = s.Commit(ctx, commit(1, r, r))
+	want(t, err, storage.ErrInvalid)
+	_, _, err = s.Commit(ctx, commit(1, r, record(1, "/", "/b", vault.OpPut), record(1, "/", "/a", vault.OpDelete)))
+	want(t, err, storage.ErrInvalid)
+
+	for _, n := range [][2]uint64{{0, 0}, {1, 1}, {2, 1}, {0, math.MaxInt64}, {math.MaxUint64, 0}, {0, math.MaxUint64}} {
+		_, _, err = s.Commit(ctx, follow(n[0], n[1]))
+		want(t, err, storage.ErrInvalid)
+	}
+
+	c = commit(1)
+	c.Stamp = func(time.Time) []byte { return make([]byte, storage.MaxStamp+1) }
+	_, _, err = s.Commit(ctx, c)
 	want(t, err, storage.ErrInvalid)
 
 	var records [][]byte
 	for i := range storage.MaxRecords + 1 {
 		records = append(records, record(1, "/", fmt.Sprint("/", i), vault.OpPut))
 	}
-	_, err = s.Commit(ctx, commit(1, records...))
+	_, _, err = s.Commit(ctx, commit(1, records...))
 	want(t, err, storage.ErrInvalid)
 
 	c = commit(1, records[1:]...)
 	c.Body = bytes.Repeat([]byte("b"), storage.MaxBody)
-	_, err = s.Commit(ctx, c)
+	stamp := bytes.Repeat([]byte("s"), storage.MaxStamp)
+	c.Stamp = func(time.Time) []byte { return stamp }
+	_, _, err = s.Commit(ctx, c)
 	must(t, err)
 	h, err := s.Head(ctx, home, mine)
-	if err != nil || !bytes.Equal(h.Body, c.Body) {
+	if err != nil || !bytes.Equal(h.Body, c.Body) || !bytes.Equal(h.Stamp, stamp) {
 		t.Fatalf("head %d with %d bytes, %v", h.Seq, len(h.Body), err)
 	}
 	if n := len(collect(t, s.Children(ctx, home, mine, pathID("/"), time.Time{}))); n != storage.MaxRecords {
@@ -616,7 +836,7 @@ func stamps(t *testing.T, s *bench) {
 		clock = clock.Add(step)
 		c := commit(1)
 		c.Vault = vaultID(fmt.Sprint(i)) // over all commits of the store
-		at, err := s.Commit(ctx, c)
+		at, _, err := s.Commit(ctx, c)
 		must(t, err)
 		if !at.After(last) {
 			t.Fatalf("stamp %v after %v", at, last)
@@ -643,14 +863,189 @@ func headApart(t *testing.T, s *bench) {
 		for seq := uint64(1); seq <= uint64(i)+2; seq++ {
 			c := commit(seq)
 			c.Device = deviceID(word)
-			_, err := s.Commit(ctx, c)
+			_, _, err := s.Commit(ctx, c)
 			must(t, err)
 		}
 	}
+	var expect []storage.DeviceHead
 	for i, word := range []string{"one", "two"} {
 		h, err := s.Head(ctx, home, deviceID(word))
 		if err != nil || h.Seq != uint64(i)+2 {
 			t.Fatalf("%s: %+v, %v", word, h, err)
+		}
+		expect = append(expect, storage.DeviceHead{Device: deviceID(word), Seq: h.Seq, Time: h.Time})
+	}
+	slices.SortFunc(expect, func(a, b storage.DeviceHead) int { return bytes.Compare(a.Device[:], b.Device[:]) })
+	if got := collect(t, s.Devices(ctx, home)); !slices.Equal(got, expect) {
+		t.Fatalf("devices %+v, want %+v", got, expect)
+	}
+	if got := collect(t, s.Devices(ctx, vaultID("other"))); len(got) != 0 {
+		t.Fatalf("devices of another vault: %+v", got)
+	}
+}
+
+// seqs returns the numbers of commits.
+func seqs(t testing.TB, commits iter.Seq2[storage.Head, error]) (all []uint64) {
+	t.Helper()
+	for _, h := range collect(t, commits) {
+		all = append(all, h.Seq)
+	}
+	return all
+}
+
+func commitAt(t *testing.T, s *bench) {
+	var at []time.Time
+	for _, n := range [][2]uint64{{0, 1}, {1, 2}, {2, 9}} {
+		stamp, _, err := s.Commit(ctx, follow(n[0], n[1]))
+		must(t, err)
+		at = append(at, stamp)
+		other := commit(n[1])
+		other.Vault, other.After = vaultID("other"), n[0]
+		_, _, err = s.Commit(ctx, other)
+		must(t, err)
+	}
+	for _, c := range []struct {
+		name string
+		at   time.Time
+		want uint64
+	}{
+		{"before all", at[0].Add(-1), 0},
+		{"at the first", at[0], 1},
+		{"just before the second", at[1].Add(-1), 1},
+		{"at the second", at[1], 2},
+		{"just behind the second", at[1].Add(1), 2},
+		{"at the third", at[2], 9},
+		{"now", time.Time{}, 9},
+		{"far ahead", at[2].AddDate(2000, 0, 0), 9},
+		{"far back", at[0].AddDate(-500, 0, 0), 0},
+	} {
+		h, err := s.CommitAt(ctx, home, mine, c.at)
+		must(t, err)
+		body := ""
+		if c.want != 0 {
+			body = fmt.Sprint("body of commit ", c.want)
+		}
+		if h.Seq != c.want || string(h.Body) != body {
+			t.Errorf("%s: %d %q, want %d", c.name, h.Seq, h.Body, c.want)
+		}
+	}
+	if h, err := s.CommitAt(ctx, home, deviceID("other"), at[2]); err != nil || h.Seq != 0 {
+		t.Errorf("another device: %+v, %v", h, err)
+	}
+}
+
+func commits(t *testing.T, s *bench) {
+	const n = 600
+	var all []uint64
+	after := uint64(0)
+	for i := range uint64(n) {
+		seq := i + 1 + i/50 // now and then a number is left out
+		_, _, err := s.Commit(ctx, follow(after, seq))
+		must(t, err)
+		all, after = append(all, seq), seq
+	}
+	for _, c := range []struct {
+		name        string
+		first, last uint64
+	}{
+		{"all", 0, math.MaxUint64},
+		{"one", 1, 1},
+		{"none", 51, 51},
+		{"empty", 9, 8},
+		{"behind the last", after + 1, math.MaxUint64},
+		{"far behind", math.MaxUint64, math.MaxUint64},
+		{"the last", after, after},
+		{"some", 200, 560},
+	} {
+		var expect []uint64
+		for _, seq := range all {
+			if seq >= c.first && seq <= c.last {
+				expect = append(expect, seq)
+			}
+		}
+		if got := seqs(t, s.Commits(ctx, home, mine, c.first, c.last)); !slices.Equal(got, expect) {
+			t.Errorf("%s: %v, want %v", c.name, got, expect)
+		}
+	}
+	for h, err := range s.Commits(ctx, home, mine, 7, 9) {
+		must(t, err)
+		if string(h.Body) != fmt.Sprint("body of commit ", h.Seq) || string(h.Stamp) != fmt.Sprint("stamp of commit ", h.Seq) || h.Time.IsZero() {
+			t.Fatalf("%+v", h)
+		}
+	}
+}
+
+func commitsDamaged(t *testing.T, s *bench) {
+	if s.b.Damage == nil {
+		t.Skip("this store gives no way to damage it")
+	}
+	var at time.Time
+	for seq := uint64(1); seq <= 3; seq++ {
+		stamp, _, err := s.Commit(ctx, commit(seq, record(seq, "/", "/a", vault.OpPut)))
+		must(t, err)
+		if seq == 2 {
+			at = stamp
+		}
+	}
+	must(t, s.b.Damage(s.dir, []byte("body of commit 2")))
+	var found []uint64
+	for h, err := range s.Commits(ctx, home, mine, 0, 10) {
+		found = append(found, h.Seq)
+		if h.Seq != 2 {
+			must(t, err)
+			continue
+		}
+		want(t, err, storage.ErrCorrupt)
+		if !h.Time.Equal(at) || h.Body != nil {
+			t.Fatalf("damaged: %+v", h)
+		}
+	}
+	if !slices.Equal(found, []uint64{1, 2, 3}) {
+		t.Fatal(found)
+	}
+	_, err := s.CommitAt(ctx, home, mine, at)
+	want(t, err, storage.ErrCorrupt)
+	for _, err = range s.Records(ctx, home, mine, 2) {
+		want(t, err, storage.ErrCorrupt)
+	}
+	want(t, err, storage.ErrCorrupt)
+	if n := len(collect(t, s.Versions(ctx, home, mine, pathID("/a")))); n != 3 {
+		t.Fatalf("%d versions", n)
+	}
+}
+
+func records(t *testing.T, s *bench) {
+	var objects [][]byte
+	var expect []storage.Version
+	for i := range 600 {
+		path, op := fmt.Sprint("/", i), []vault.Op{vault.OpPut, vault.OpDelete}[i%2]
+		r := record(5, "/", path, op)
+		objects = append(objects, r)
+		expect = append(expect, storage.Version{Path: pathID(path), Parent: pathID("/"), Op: op, Seq: 5, Record: vault.Identify(r)})
+	}
+	_, _, err := s.Commit(ctx, commit(1, record(1, "/", "/0", vault.OpPut)))
+	must(t, err)
+	at, _, err := s.Commit(ctx, follow(1, 5, objects...))
+	must(t, err)
+	_, _, err = s.Commit(ctx, commit(6))
+	must(t, err)
+	for i := range expect {
+		expect[i].Time = at
+	}
+	if got := collect(t, s.Records(ctx, home, mine, 5)); !slices.Equal(got, expect) {
+		t.Fatalf("%d records, not the commit's", len(got))
+	}
+	if got := collect(t, s.Records(ctx, home, mine, 6)); len(got) != 0 {
+		t.Fatalf("records of an empty commit: %+v", got)
+	}
+	for _, seq := range []uint64{0, 2, 7, math.MaxInt64, math.MaxUint64} {
+		n := 0
+		for _, err := range s.Records(ctx, home, mine, seq) {
+			want(t, err, storage.ErrNotFound)
+			n++
+		}
+		if n != 1 {
+			t.Fatalf("commit %d, which is none: %d steps", seq, n)
 		}
 	}
 }
@@ -663,19 +1058,12 @@ func versions(t *testing.T, s *bench) {
 			op = vault.OpDelete
 		}
 		r := record(seq, "/", "/a", op)
-		at, err := s.Commit(ctx, commit(seq, record(seq, "/", "/b", vault.OpPut), r))
+		at, _, err := s.Commit(ctx, commit(seq, record(seq, "/", "/b", vault.OpPut), r))
 		must(t, err)
 		expect = append(expect, storage.Version{
 			Path: pathID("/a"), Parent: pathID("/"), Op: op, Seq: seq, Time: at, Record: vault.Identify(r),
 		})
 	}
-	// Twice in one commit: the later one is the newer one.
-	first, second := record(6, "/", "/a", vault.OpDelete), record(6, "/", "/a", vault.OpPut)
-	at, err := s.Commit(ctx, commit(6, first, second))
-	must(t, err)
-	expect = append(expect,
-		storage.Version{Path: pathID("/a"), Parent: pathID("/"), Op: vault.OpDelete, Seq: 6, Time: at, Record: vault.Identify(first)},
-		storage.Version{Path: pathID("/a"), Parent: pathID("/"), Op: vault.OpPut, Seq: 6, Time: at, Record: vault.Identify(second)})
 	slices.Reverse(expect)
 	if got := collect(t, s.Versions(ctx, home, mine, pathID("/a"))); !slices.Equal(got, expect) {
 		t.Fatalf("got %+v\nwant %+v", got, expect)
@@ -685,12 +1073,19 @@ func versions(t *testing.T, s *bench) {
 	}
 }
 
-// show says which sequence number each child has.
-func show(t testing.TB, s storage.Log, parent string, at time.Time) string {
+// show says which sequence number and operation each child has.
+func show(t testing.TB, s storage.History, parent string, at time.Time) string {
 	t.Helper()
-	got := collect(t, s.Children(ctx, home, mine, pathID(parent), at))
+	return line(t, s.Children(ctx, home, mine, pathID(parent), at))
+}
+
+// line says which sequence number and operation each version has, and fails unless
+// they are ordered by path id.
+func line(t testing.TB, versions iter.Seq2[storage.Version, error]) string {
+	t.Helper()
+	got := collect(t, versions)
 	if !slices.IsSortedFunc(got, func(a, b storage.Version) int { return bytes.Compare(a.Path[:], b.Path[:]) }) {
-		t.Fatal("children are not ordered by path id")
+		t.Fatal("not ordered by path id")
 	}
 	line := ""
 	for _, word := range []string{"/a", "/b", "/c", "/d/x"} {
@@ -710,7 +1105,7 @@ func children(t *testing.T, s *bench) {
 		{record(2, "/", "/a", vault.OpPut), record(2, "/d", "/d/x", vault.OpPut)},
 		{record(3, "/", "/b", vault.OpDelete), record(3, "/", "/c", vault.OpOutOfScope)},
 	} {
-		stamp, err := s.Commit(ctx, commit(uint64(i)+1, records...))
+		stamp, _, err := s.Commit(ctx, commit(uint64(i)+1, records...))
 		must(t, err)
 		at = append(at, stamp)
 	}
@@ -726,7 +1121,7 @@ func children(t *testing.T, s *bench) {
 		{"at the third", "/", at[3], "/a:2:1 /b:3:2 /c:3:3 "},
 		{"now", "/", time.Time{}, "/a:2:1 /b:3:2 /c:3:3 "},
 		{"far ahead", "/", at[3].AddDate(2000, 0, 0), "/a:2:1 /b:3:2 /c:3:3 "},
-		{"far back", "/", at[3].AddDate(-1500, 0, 0), ""},
+		{"far back", "/", at[3].AddDate(-500, 0, 0), ""},
 		{"another folder", "/d", time.Time{}, "/d/x:2:1 "},
 		{"another folder, before", "/d", at[1], ""},
 		{"no folder", "/nowhere", time.Time{}, ""},
@@ -738,12 +1133,119 @@ func children(t *testing.T, s *bench) {
 }
 
 func childrenMoved(t *testing.T, s *bench) {
-	first, err := s.Commit(ctx, commit(1, record(1, "/", "/a", vault.OpPut)))
+	first, _, err := s.Commit(ctx, commit(1, record(1, "/", "/a", vault.OpPut)))
 	must(t, err)
-	_, err = s.Commit(ctx, commit(2, record(2, "/d", "/a", vault.OpPut)))
+	_, _, err = s.Commit(ctx, commit(2, record(2, "/d", "/a", vault.OpPut)))
 	must(t, err)
 	if got := show(t, s, "/", first) + "|" + show(t, s, "/", time.Time{}) + "|" + show(t, s, "/d", time.Time{}); got != "/a:1:1 ||/a:2:1 " {
 		t.Fatal(got)
+	}
+}
+
+func states(t *testing.T, s *bench) {
+	at := []time.Time{{}}
+	for i, records := range [][][]byte{
+		{record(1, "/", "/a", vault.OpPut), record(1, "/", "/b", vault.OpPut)},
+		{record(2, "/", "/a", vault.OpPut), record(2, "/d", "/d/x", vault.OpPut)},
+		{record(3, "/", "/b", vault.OpDelete), record(3, "/", "/c", vault.OpPut), record(3, "/d", "/d/x", vault.OpOutOfScope)},
+		{record(4, "/", "/b", vault.OpPut), record(4, "/", "/c", vault.OpDelete)},
+	} {
+		stamp, _, err := s.Commit(ctx, commit(uint64(i)+1, records...))
+		must(t, err)
+		at = append(at, stamp)
+	}
+	for range 2 {
+		for _, c := range []struct {
+			name string
+			at   time.Time
+			want string
+		}{
+			{"before all", at[1].Add(-1), ""},
+			{"at the first", at[1], "/a:1:1 /b:1:1 "},
+			{"just before the second", at[2].Add(-1), "/a:1:1 /b:1:1 "},
+			{"at the second", at[2], "/a:2:1 /b:1:1 /d/x:2:1 "},
+			{"at the third", at[3], "/a:2:1 /c:3:1 /d/x:3:3 "},
+			{"at the fourth", at[4], "/a:2:1 /b:4:1 /d/x:3:3 "},
+			{"now", time.Time{}, "/a:2:1 /b:4:1 /d/x:3:3 "},
+			{"far ahead", at[4].AddDate(2000, 0, 0), "/a:2:1 /b:4:1 /d/x:3:3 "},
+			{"far back", at[1].AddDate(-500, 0, 0), ""},
+		} {
+			if got := line(t, s.State(ctx, home, mine, c.at)); got != c.want {
+				t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+			}
+		}
+		if got := collect(t, s.State(ctx, home, deviceID("other"), time.Time{})); len(got) != 0 {
+			t.Errorf("another device: %+v", got)
+		}
+		if s.b.Volatile {
+			return
+		}
+		s.rebuild()
+	}
+}
+
+func outOfScope(t *testing.T, s *bench) {
+	a := text("a")
+	put := record(1, "/", "/a", vault.OpPut, a)
+	c := commit(1, put)
+	c.Objects = [][]byte{a, put}
+	_, _, err := s.Commit(ctx, c)
+	must(t, err)
+	_, _, err = s.Commit(ctx, commit(2, record(2, "/", "/a", vault.OpOutOfScope, text("no record"))))
+	want(t, err, storage.ErrMissingRef)
+	out := record(2, "/", "/a", vault.OpOutOfScope, put)
+	_, _, err = s.Commit(ctx, commit(2, out))
+	must(t, err)
+	state := collect(t, s.State(ctx, home, mine, time.Time{}))
+	if len(state) != 1 || state[0].Record != vault.Identify(out) {
+		t.Fatalf("state %+v", state)
+	}
+	want(t, s.Delete(ctx, home, vault.Identify(put), vault.Identify(a)), storage.ErrReferenced)
+	holds(t, s, home, a, put, out)
+}
+
+func verdicts(t *testing.T, s *bench) {
+	for i, op := range []vault.Op{vault.OpPut, vault.OpValid, vault.OpVoid, vault.OpDelete, vault.OpValid, vault.OpPut} {
+		seq := uint64(i) + 1
+		_, _, err := s.Commit(ctx, commit(seq, record(seq, "/", "/a", op)))
+		must(t, err)
+		expect := []string{"/a:1:1 ", "/a:1:1 ", "/a:1:1 ", "", "", "/a:6:1 "}[i]
+		if got := line(t, s.State(ctx, home, mine, time.Time{})); got != expect {
+			t.Errorf("after operation %d: %q, want %q", op, got, expect)
+		}
+		if got := show(t, s, "/", time.Time{}); got != fmt.Sprintf("/a:%d:%d ", seq, op) {
+			t.Errorf("after operation %d: child %q", op, got)
+		}
+	}
+}
+
+func moment(t *testing.T, s *bench) {
+	const n = 600
+	next := func(seq uint64) {
+		var records [][]byte
+		for i := range n {
+			records = append(records, record(seq, "/", fmt.Sprint("/", i), vault.OpPut))
+		}
+		_, _, err := s.Commit(ctx, commit(seq, records...))
+		must(t, err)
+	}
+	children := s.Children(ctx, home, mine, pathID("/"), time.Time{})
+	state := s.State(ctx, home, mine, time.Time{})
+	next(1)
+	for i, versions := range []iter.Seq2[storage.Version, error]{children, state, children} {
+		now, count := uint64(i)+1, 0
+		for v, err := range versions {
+			must(t, err)
+			if count == 0 {
+				next(now + 1)
+			}
+			if count++; v.Seq != now {
+				t.Fatalf("iteration %d shows number %d", i, v.Seq)
+			}
+		}
+		if count != n {
+			t.Fatalf("iteration %d: %d versions", i, count)
+		}
 	}
 }
 
@@ -754,11 +1256,11 @@ func manyVersions(t *testing.T, s *bench) {
 		for i := range paths {
 			records = append(records, record(seq, "/", fmt.Sprint("/", i), vault.OpPut))
 		}
-		_, err := s.Commit(ctx, commit(seq, records...))
+		_, _, err := s.Commit(ctx, commit(seq, records...))
 		must(t, err)
 	}
 	for seq := uint64(rounds + 1); seq <= 600; seq++ {
-		_, err := s.Commit(ctx, commit(seq, record(seq, "/", "/0", vault.OpPut)))
+		_, _, err := s.Commit(ctx, commit(seq, record(seq, "/", "/0", vault.OpPut)))
 		must(t, err)
 	}
 	all := collect(t, s.Versions(ctx, home, mine, pathID("/0")))
@@ -773,6 +1275,9 @@ func manyVersions(t *testing.T, s *bench) {
 	now := collect(t, s.Children(ctx, home, mine, pathID("/"), time.Time{}))
 	if len(now) != paths {
 		t.Fatalf("%d children", len(now))
+	}
+	if state := collect(t, s.State(ctx, home, mine, time.Time{})); !slices.Equal(state, now) {
+		t.Fatalf("a state of %d, not the children", len(state))
 	}
 	for _, v := range now {
 		if v.Seq != rounds && v.Path != pathID("/0") {
@@ -844,7 +1349,7 @@ func itemsRace(t *testing.T, s *bench) {
 		it.Body = fmt.Append(nil, winner)
 		sameItem(t, s, it)
 	}
-	if n := len(collect(t, s.Items(ctx, storage.KindV3Client))); n != 11 {
+	if n := len(collect(t, s.Items(ctx, storage.KindV3Client, storage.Key{}))); n != 11 {
 		t.Fatalf("%d items", n)
 	}
 }
@@ -867,9 +1372,43 @@ func itemsOrder(t *testing.T, s *bench) {
 	must(t, s.Set(ctx, all...))
 	must(t, s.Set(ctx, storage.Item{Kind: storage.KindV3Name, Key: key("x"), Rev: 1}))
 	slices.SortFunc(all, func(a, b storage.Item) int { return bytes.Compare(a.Key[:], b.Key[:]) })
-	got := collect(t, s.Items(ctx, storage.KindV3Client))
+	got := collect(t, s.Items(ctx, storage.KindV3Client, storage.Key{}))
 	if !slices.EqualFunc(got, all, func(a, b storage.Item) bool { return a.Key == b.Key && bytes.Equal(a.Body, b.Body) }) {
 		t.Fatalf("%d items, not the %d set in order", len(got), len(all))
+	}
+}
+
+func itemsFrom(t *testing.T, s *bench) {
+	// Entries of three logs, each by log and number, as those of members are.
+	const n = 300
+	member := func(log, number int) (k storage.Key) {
+		k[0] = byte(log)
+		binary.BigEndian.PutUint64(k[24:], uint64(number))
+		return k
+	}
+	for log := 1; log <= 3; log++ {
+		var all []storage.Item
+		for i := range n {
+			all = append(all, storage.Item{Kind: storage.KindMember, Key: member(log, i), Rev: 1, Body: fmt.Append(nil, log, i)})
+		}
+		must(t, s.Set(ctx, all...))
+	}
+	for _, c := range []struct {
+		name string
+		from storage.Key
+		want int
+	}{
+		{"all", storage.Key{}, 3 * n},
+		{"the second log", member(2, 0), 2 * n},
+		{"within the second log", member(2, 257), 2*n - 257},
+		{"behind the second log", member(2, n), n},
+		{"the last", member(3, n-1), 1},
+		{"behind the last", member(3, n), 0},
+	} {
+		got := collect(t, s.Items(ctx, storage.KindMember, c.from))
+		if len(got) != c.want || len(got) > 0 && bytes.Compare(got[0].Key[:], c.from[:]) < 0 {
+			t.Errorf("%s: %d items, want %d", c.name, len(got), c.want)
+		}
 	}
 }
 
@@ -887,7 +1426,7 @@ func deleteReferenced(t *testing.T, s *bench) {
 	l := List("l", a)
 	r := record(1, "/", "/b", vault.OpPut, b)
 	must(t, put(ctx, s, home, a, b, free, l))
-	_, err := s.Commit(ctx, commit(1, r))
+	_, _, err := s.Commit(ctx, commit(1, r))
 	must(t, err)
 	for name, o := range map[string][]byte{"by a list": a, "by a record": b, "by a commit": r} {
 		if err := s.Delete(ctx, home, vault.Identify(free), vault.Identify(o)); !errors.Is(err, storage.ErrReferenced) {
@@ -944,9 +1483,9 @@ func stats(t *testing.T, s *bench) {
 	r3, r4 := record(2, "/", "/a", vault.OpPut, b), record(2, "/", "/b", vault.OpDelete)
 	must(t, put(ctx, s, home, a, b))
 	must(t, put(ctx, s, vaultID("other"), a))
-	_, err := s.Commit(ctx, commit(1, r1, r2))
+	_, _, err := s.Commit(ctx, commit(1, r1, r2))
 	must(t, err)
-	_, err = s.Commit(ctx, commit(2, r3, r4))
+	_, _, err = s.Commit(ctx, commit(2, r3, r4))
 	must(t, err)
 	extra := text("extra")
 	must(t, put(ctx, s, home, extra))
@@ -978,17 +1517,26 @@ func calls(ctx context.Context, s Store) map[string]error {
 	ids := []vault.ObjectID{vault.Identify(a)}
 	errs := map[string]error{"put": put(ctx, s, home, a), "set": s.Set(ctx, item("a", 1)), "delete": s.Delete(ctx, home, ids...)}
 	_, errs["has"] = s.Has(ctx, home, ids)
-	_, errs["commit"] = s.Commit(ctx, commit(1))
+	_, _, errs["commit"] = s.Commit(ctx, commit(1))
 	_, errs["head"] = s.Head(ctx, home, mine)
 	_, errs["lookup"] = s.Lookup(ctx, storage.KindV3Client, key("a"))
 	_, errs["stats"] = s.Stats(ctx)
 	for _, errs["get"] = range s.Get(ctx, home, ids) {
 	}
+	_, errs["commit at"] = s.CommitAt(ctx, home, mine, time.Now())
+	for _, errs["commits"] = range s.Commits(ctx, home, mine, 0, 1) {
+	}
+	for _, errs["devices"] = range s.Devices(ctx, home) {
+	}
+	for _, errs["records"] = range s.Records(ctx, home, mine, 1) {
+	}
+	for _, errs["state"] = range s.State(ctx, home, mine, time.Time{}) {
+	}
 	for _, errs["versions"] = range s.Versions(ctx, home, mine, pathID("/a")) {
 	}
 	for _, errs["children"] = range s.Children(ctx, home, mine, pathID("/"), time.Time{}) {
 	}
-	for _, errs["items"] = range s.Items(ctx, storage.KindV3Client) {
+	for _, errs["items"] = range s.Items(ctx, storage.KindV3Client, storage.Key{}) {
 	}
 	return errs
 }
@@ -1056,7 +1604,7 @@ func reopen(t *testing.T, s *bench) {
 	a := text("a")
 	r := record(1, "/", "/a", vault.OpPut, a)
 	must(t, put(ctx, s, home, a))
-	at, err := s.Commit(ctx, commit(1, r))
+	at, _, err := s.Commit(ctx, commit(1, r))
 	must(t, err)
 	must(t, s.Set(ctx, item("a", 1)))
 	for range 3 {
@@ -1072,9 +1620,9 @@ func reopen(t *testing.T, s *bench) {
 		}
 		want(t, s.Delete(ctx, home, vault.Identify(a)), storage.ErrReferenced)
 	}
-	_, err = s.Commit(ctx, commit(1))
+	_, _, err = s.Commit(ctx, commit(1))
 	want(t, err, storage.ErrConflict)
-	_, err = s.Commit(ctx, commit(2))
+	_, _, err = s.Commit(ctx, commit(2))
 	must(t, err)
 }
 
@@ -1082,11 +1630,11 @@ func reopenStamps(t *testing.T, s *bench) {
 	if s.b.Volatile {
 		t.Skip("this store keeps nothing")
 	}
-	first, err := s.Commit(ctx, commit(1))
+	first, _, err := s.Commit(ctx, commit(1))
 	must(t, err)
 	s.now = func() time.Time { return time.Unix(1, 0) }
 	s.reopen()
-	second, err := s.Commit(ctx, commit(2))
+	second, _, err := s.Commit(ctx, commit(2))
 	must(t, err)
 	if !second.After(first) {
 		t.Fatalf("%v after %v", second, first)
@@ -1106,8 +1654,8 @@ func concurrent(t *testing.T, s *bench) {
 					return
 				}
 				r := Record(vault.RecordHeader{Device: dev, Seq: seq, Path: pathID("/a"), Parent: pathID("/"), Op: vault.OpPut}, common, own)
-				c := storage.Commit{Vault: home, Device: dev, Seq: seq, Objects: [][]byte{r}, Records: identify([][]byte{r})}
-				if _, err := s.Commit(ctx, c); err != nil {
+				c := storage.Commit{Vault: home, Device: dev, After: seq - 1, Seq: seq, Objects: [][]byte{r}, Records: identify([][]byte{r})}
+				if _, _, err := s.Commit(ctx, c); err != nil {
 					t.Error(err)
 					return
 				}
@@ -1128,7 +1676,7 @@ func concurrent(t *testing.T, s *bench) {
 		})
 	}
 	wg.Wait()
-	if n := len(collect(t, s.Items(ctx, storage.KindV3Client))); n != 8 {
+	if n := len(collect(t, s.Items(ctx, storage.KindV3Client, storage.Key{}))); n != 8 {
 		t.Fatalf("%d items", n)
 	}
 }
