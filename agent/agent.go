@@ -24,11 +24,15 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"backstay/agent/bootmark"
 	"backstay/agent/catalog"
 	"backstay/agent/config"
+	"backstay/agent/device"
+	"backstay/agent/enrol"
 	"backstay/agent/exclude"
 	"backstay/agent/scan"
 	"backstay/agent/scan/facts"
+	"backstay/protocol/vault"
 )
 
 // Errors that callers branch on.
@@ -50,6 +54,8 @@ type Options struct {
 	Folder string
 	// State is the state folder, absolute; it is made if it is missing.
 	State string
+	// Protocol is the version to speak with the server, 3 or 4.
+	Protocol int
 	// Log takes file names at debug level only. Default: discarded.
 	Log *slog.Logger
 	// Events is told what happens, one call at a time; the agent waits for it
@@ -101,12 +107,22 @@ type agent struct {
 	cat  *catalog.Catalog
 	lock *flock.Flock
 
+	// tellExcluded is told how much of a root the rules exclude; nil: nobody.
+	tellExcluded func(root string, n int)
+
+	// crashed is when the system was booted after it had stopped under a running
+	// agent; zero if it had not, or a person has answered for it.
+	crashed time.Time
+
 	telling sync.Mutex // makes Events one call at a time
 
-	mu       sync.Mutex // guards what follows
-	cfg      config.Config
-	roots    []root
+	mu    sync.Mutex // guards what follows
+	cfg   config.Config
+	roots []root
+	// id is this machine for protocol 3, device for protocol 4; the other is
+	// nil.
 	id       *identityFile
+	device   *device.Device
 	problems map[string]problem
 	// dest is the destination that destName names, nil before it was asked for.
 	dest     *catalog.Destination
@@ -146,7 +162,19 @@ func open(ctx context.Context, o Options) (_ *agent, err error) {
 	if a.roots, err = rootsOf(a.cfg); err != nil {
 		return nil, err
 	}
-	if a.id, err = loadIdentity(o.Folder, a.cfg.Name, o.Log); err != nil {
+	switch o.Protocol {
+	case 3:
+		a.id, err = loadIdentity(o.Folder, a.cfg.Name, o.Log)
+	case 4:
+		var d device.Device
+		if d, err = device.Load(o.Folder); err == nil && d.Vault == (vault.ID{}) {
+			err = enrol.ErrNeedsMember
+		}
+		a.device = &d
+	default:
+		err = fmt.Errorf("protocol %d: only 3 and 4 are spoken", o.Protocol)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(o.State, 0o700); err != nil {
@@ -158,15 +186,25 @@ func open(ctx context.Context, o Options) (_ *agent, err error) {
 	} else if !ok {
 		return nil, fmt.Errorf("%w on %s; end it, or give this one a --state folder of its own", ErrRunning, o.State)
 	}
-	if a.cat, err = catalog.Open(ctx, o.State, o.Log); err != nil {
+	if a.crashed, err = bootmark.Set(o.State); err == nil {
+		a.cat, err = catalog.Open(ctx, o.State, o.Log)
+	}
+	if err != nil {
 		return nil, errors.Join(err, a.lock.Close())
+	}
+	if !a.crashed.IsZero() {
+		a.log.Warn("the system stopped while the agent ran; files that are empty since are held back")
 	}
 	return a, nil
 }
 
 func (a *agent) close() error {
 	// Also when the context that ended the run is over.
-	return errors.Join(a.noteAcks(context.Background()), a.cat.Close(), a.lock.Close())
+	err := errors.Join(a.noteAcks(context.Background()), a.cat.Close())
+	if a.crashed.IsZero() {
+		err = errors.Join(err, bootmark.Clear(a.o.State))
+	}
+	return errors.Join(err, a.lock.Close())
 }
 
 // rootsOf compiles what a configuration protects. A root that is a symbolic link
@@ -212,8 +250,10 @@ func (a *agent) rootsNow() []root {
 func (a *agent) destination(ctx context.Context) (*catalog.Destination, string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	name := "v3:" + a.cfg.Address + "/"
-	if a.id.id != nil {
+	var name string
+	if a.device != nil {
+		name = a.device.Destination()
+	} else if name = "v3:" + a.cfg.Address + "/"; a.id.id != nil {
 		name += a.id.id.ID.String()
 	}
 	if a.dest == nil || name != a.destName {
@@ -328,8 +368,10 @@ func (e everything) Match(path []byte, f facts.Facts) bool {
 }
 
 // look compares a root, or the paths named in it, with the catalog. found is given
-// every file that differs, or with all every file.
-func (a *agent) look(ctx context.Context, r root, paths []string, all bool, found func([]scan.Entry) error) error {
+// every path that differs, or with all every path; gone those that are no longer
+// there or no longer in scope. Protocol 3 knows files only, and is not told of what
+// is gone.
+func (a *agent) look(ctx context.Context, r root, paths []string, all bool, found func([]scan.Entry) error, gone func(vault.Op, []string)) error {
 	dest, _, err := a.destination(ctx)
 	if err != nil {
 		return err
@@ -351,9 +393,16 @@ func (a *agent) look(ctx context.Context, r root, paths []string, all bool, foun
 			return known, err
 		},
 		Exclude:   r.rules.Entry(),
-		FilesOnly: true,
+		FilesOnly: a.device == nil,
 		Volume:    volume,
 		Found: func(entries []scan.Entry) error {
+			entries, err := a.emptied(ctx, dest, entries, seen)
+			if err != nil {
+				return err
+			}
+			if a.device != nil {
+				return found(entries)
+			}
 			// All names in one transaction, rather than one at every send.
 			paths := make([]string, len(entries))
 			for i, e := range entries {
@@ -365,17 +414,22 @@ func (a *agent) look(ctx context.Context, r root, paths []string, all bool, foun
 			return found(entries)
 		},
 		Missing: func(missing []scan.Missing) error {
-			var gone, excluded []string
+			var deleted, excluded []string
 			for _, m := range missing {
 				a.solve(m.Path)
 				if m.Excluded {
 					excluded = append(excluded, m.Path)
 				} else {
-					gone = append(gone, m.Path)
+					deleted = append(deleted, m.Path)
 				}
 			}
+			if a.device != nil {
+				gone(vault.OpDelete, deleted)
+				gone(vault.OpOutOfScope, excluded)
+				return nil
+			}
 			now := time.Now()
-			if err := dest.Retire(ctx, catalog.Gone, now, gone); err != nil {
+			if err := dest.Retire(ctx, catalog.Gone, now, deleted); err != nil {
 				return err
 			}
 			return dest.Retire(ctx, catalog.Excluded, now, excluded)
@@ -407,12 +461,13 @@ func (a *agent) look(ctx context.Context, r root, paths []string, all bool, foun
 	}
 	if paths == nil {
 		paths = []string{r.path}
+		if a.tellExcluded != nil {
+			a.tellExcluded(r.path, result.Excluded)
+		}
 		a.log.Info("scanned", "files", result.ByType[facts.Regular], "bytes", result.Bytes, "changed", result.Found,
 			"problems", result.Problems, "took", time.Since(start).Round(time.Millisecond).String())
-		if result.Volume != volume {
-			if err := a.cat.SetVolume(ctx, r.path, result.Volume); err != nil {
-				return err
-			}
+		if err := a.cat.SetVolume(ctx, r.path, result.Volume); err != nil {
+			return err
 		}
 	}
 	a.solveWhere(func(path string, p problem) bool {
@@ -428,6 +483,40 @@ func (a *agent) look(ctx context.Context, r root, paths []string, all bool, foun
 	})
 	return nil
 }
+
+// emptied holds back the files that lost all their content when the system stopped
+// while they were written, and reports them: an empty file would be taken for what
+// its owner wanted. What is changed after the boot is not held back.
+func (a *agent) emptied(ctx context.Context, dest *catalog.Destination, entries []scan.Entry, seen map[string]bool) ([]scan.Entry, error) {
+	a.mu.Lock()
+	crashed := a.crashed
+	a.mu.Unlock()
+	if crashed.IsZero() {
+		return entries, nil
+	}
+	var kept []scan.Entry
+	for _, e := range entries {
+		if e.Facts.Type == facts.Regular && e.Facts.Size == 0 && e.Facts.MTime < crashed.UnixNano() {
+			known, err := dest.Current(ctx, []string{e.Path})
+			if err != nil {
+				return nil, err
+			}
+			if known[0].State == catalog.Present && known[0].Facts.Size > 0 {
+				seen[e.Path] = true
+				a.report(&facts.Problem{
+					Path: e.Path, Err: errEmptied, Reason: "it lost its content when the system stopped unexpectedly; the version before is safe on the server",
+					Fix: "get that back: agent restore --overwrite; or, if it is empty on purpose: agent problems --acknowledge",
+				}, false)
+				continue
+			}
+		}
+		kept = append(kept, e)
+	}
+	return kept, nil
+}
+
+// errEmptied: see emptied.
+var errEmptied = errors.New("empty since the system stopped")
 
 // below says whether path is dir or lies in it.
 func below(dir, path string) bool {

@@ -8,12 +8,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"backstay/agent/catalog"
 	"backstay/agent/scan"
 	"backstay/agent/scan/facts"
+	"backstay/agent/upload"
 	"backstay/agent/v3"
+	client "backstay/agent/v4"
 	"backstay/internal/backoff"
+	"backstay/protocol/v4"
+	"backstay/protocol/vault"
 )
 
 // attempts is how often Backup connects before it gives the server up.
@@ -39,8 +45,9 @@ type Unprotected struct {
 // Text is the problem in one line without its path.
 func (u Unprotected) Text() string { return u.Reason + "; " + u.Fix }
 
-// Backup sends every file of transfer.info once, or only those at and below the
-// paths given, and returns when the server has acknowledged them. A file that
+// Backup goes once over everything in transfer.info, or only what is at and below
+// the paths given, and returns when the server has acknowledged it. In protocol 4
+// it sends what has changed, in protocol 3 every file. A file that
 // cannot be sent is in the report, and the others are sent all the same. The
 // report is valid up to the point where an error ended the pass. Errors:
 // [ErrUnreachable], [ErrOutOfScope], and those of [Run].
@@ -77,19 +84,22 @@ type pass struct {
 }
 
 func (b *pass) run(ctx context.Context, paths []string) error {
-	scopes, err := b.scopes(paths)
+	scopes, err := scopesOf(b.roots, paths)
 	if err != nil {
 		return err
+	}
+	if b.device != nil {
+		return b.runV4(ctx, scopes)
 	}
 	s := &sender{a: b.agent}
 	defer s.hangUp()
 	// Whether the server is there is known before a long scan.
-	if err := b.connect(ctx, s); err != nil {
+	if err := b.connect(ctx, s.connect); err != nil {
 		return err
 	}
 	for _, r := range b.roots {
 		if named, ok := scopes[r.path]; ok {
-			if err := b.look(ctx, r, named, true, b.found(r)); err != nil {
+			if err := b.look(ctx, r, named, true, b.found(r), nil); err != nil {
 				return err
 			}
 		}
@@ -105,11 +115,11 @@ func (b *pass) run(ctx context.Context, paths []string) error {
 	}
 }
 
-// scopes says for each root which paths in it are meant, nil for all of it.
-func (b *pass) scopes(paths []string) (map[string][]string, error) {
+// scopesOf says for each root which paths in it are meant, nil for all of it.
+func scopesOf(roots []root, paths []string) (map[string][]string, error) {
 	scopes := map[string][]string{}
 	if len(paths) == 0 {
-		for _, r := range b.roots {
+		for _, r := range roots {
 			scopes[r.path] = nil
 		}
 		return scopes, nil
@@ -122,11 +132,11 @@ func (b *pass) scopes(paths []string) (map[string][]string, error) {
 		if resolved, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
 			abs = filepath.Join(resolved, filepath.Base(abs))
 		}
-		i := slices.IndexFunc(b.roots, func(r root) bool { return below(r.path, abs) })
+		i := slices.IndexFunc(roots, func(r root) bool { return below(r.path, abs) })
 		if i < 0 {
 			return nil, fmt.Errorf("%s: %w; add a line for it, or a folder above it", abs, ErrOutOfScope)
 		}
-		scopes[b.roots[i].path] = append(scopes[b.roots[i].path], abs)
+		scopes[roots[i].path] = append(scopes[roots[i].path], abs)
 	}
 	return scopes, nil
 }
@@ -134,7 +144,7 @@ func (b *pass) scopes(paths []string) (map[string][]string, error) {
 func (b *pass) found(r root) func([]scan.Entry) error {
 	return func(entries []scan.Entry) error {
 		for _, e := range entries {
-			b.queue.add(item{root: r.path, path: e.Path, score: score(e.Facts.Size, time.Since(time.Unix(0, e.Facts.MTime)))})
+			b.queue.add(item{root: r.path, path: e.Path, op: vault.OpPut, score: score(e.Facts.Size, time.Since(time.Unix(0, e.Facts.MTime)))})
 			b.tell(Event{Kind: Planned, Path: e.Path, Size: e.Facts.Size})
 		}
 		return nil
@@ -143,10 +153,10 @@ func (b *pass) found(r root) func([]scan.Entry) error {
 
 // connect tries a few times: a server that is restarting is back in seconds, and
 // whoever waits for the end wants to know soon that there is none.
-func (b *pass) connect(ctx context.Context, s *sender) error {
+func (b *pass) connect(ctx context.Context, connect func(context.Context) error) error {
 	wait := backoff.Backoff{Min: 250 * time.Millisecond, Max: 2 * time.Second}
 	for n := 1; ; n++ {
-		err := s.connect(ctx)
+		err := connect(ctx)
 		if err == nil || n == attempts || ctx.Err() != nil || !transient(err) {
 			return err
 		}
@@ -162,14 +172,136 @@ func (b *pass) connect(ctx context.Context, s *sender) error {
 // transient says whether a server may be back in seconds. One that answers
 // nonsense, or nothing at all, has been waited for already.
 func transient(err error) bool {
-	return !errors.Is(err, v3.ErrProtocol) && !errors.Is(err, v3.ErrRegistrationRefused) && !errors.Is(err, os.ErrDeadlineExceeded)
+	return errors.Is(err, ErrUnreachable) && !fatal(err) && !errors.Is(err, v3.ErrProtocol) && !errors.Is(err, v3.ErrRegistrationRefused) && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// runV4 sends what has changed in scope, over as many sessions as it takes.
+func (b *pass) runV4(ctx context.Context, scopes map[string][]string) error {
+	dest, _, err := b.destination(ctx)
+	if err != nil {
+		return err
+	}
+	var (
+		last    vault.CommitHash
+		compare bool
+	)
+	for n := 1; ; n++ {
+		var l *link
+		err := b.connect(ctx, func(ctx context.Context) (err error) {
+			l, err = b.connectV4(ctx, dest)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		last, err = b.over(ctx, l, dest, scopes, last, compare)
+		l.session.Close()
+		compare = errors.Is(err, v4.ErrDigest)
+		lost := errors.Is(err, client.ErrLost) || errors.Is(err, upload.ErrStale)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !lost:
+			return err
+		case n == attempts:
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		b.log.Info("the session ended; going on in another", "err", err)
+	}
+}
+
+// over makes the pass over one session.
+func (b *pass) over(ctx context.Context, l *link, dest *catalog.Destination, scopes map[string][]string, last vault.CommitHash, compare bool) (vault.CommitHash, error) {
+	u, finding, err := b.open(ctx, l, dest, last, compare)
+	if err != nil {
+		return last, err
+	}
+	if finding == upload.RolledBack {
+		if err := b.alarm(ctx, dest, alarmRollback, rollbackText); err != nil {
+			return last, err
+		}
+	}
+	var complete []string
+	for _, r := range b.roots {
+		named, ok := scopes[r.path]
+		if !ok {
+			continue
+		}
+		if err := b.look(ctx, r, named, false, b.found(r), b.gone(r)); err != nil {
+			return last, err
+		}
+		if named == nil && b.problems[r.path].Problem == nil {
+			complete = append(complete, r.path)
+		}
+	}
+	if err := b.unlisted(ctx, dest, b.queue); err != nil {
+		return last, err
+	}
+	taken := 0
+	more := make(chan struct{}, 1)
+	var mu sync.Mutex // guards taken
+	next := func(ctx context.Context) (upload.Item, bool) {
+		for {
+			mu.Lock()
+			it, ok, _ := b.queue.take()
+			if ok {
+				taken++
+				mu.Unlock()
+				return upload.Item{Root: it.root, Path: it.path, Op: it.op, Fuzzy: b.torn[it.path] > 0}, true
+			}
+			done := taken == 0
+			mu.Unlock()
+			for _, root := range complete {
+				u.Complete(root)
+			}
+			if done {
+				select {
+				case more <- struct{}{}: // for the next worker
+				default:
+				}
+				return upload.Item{}, false
+			}
+			select {
+			case <-more:
+			case <-ctx.Done():
+				return upload.Item{}, false
+			}
+		}
+	}
+	err = u.Run(ctx, next, func(r upload.Result) {
+		mu.Lock()
+		defer mu.Unlock()
+		b.settle(r, func(again bool) {
+			if again && b.torn[r.Path] == 0 {
+				b.torn[r.Path]++
+				b.queue.add(item{root: r.Root, path: r.Path, op: r.Op})
+			}
+		})
+		if r.Outcome == upload.Again {
+			b.queue.add(item{root: r.Root, path: r.Path, op: r.Op})
+		}
+		taken--
+		select {
+		case more <- struct{}{}:
+		default:
+		}
+	})
+	return u.LastSent(), err
+}
+
+func (b *pass) gone(r root) func(vault.Op, []string) {
+	return func(op vault.Op, paths []string) {
+		for _, path := range paths {
+			b.queue.add(item{root: r.path, path: path, op: op})
+		}
+	}
 }
 
 // deliver sends one file, again where the session broke off. A server that ends
 // every session at the same file must not keep the others from being sent.
 func (b *pass) deliver(ctx context.Context, s *sender, it item) error {
 	for n := 1; ; n++ {
-		if err := b.connect(ctx, s); err != nil {
+		if err := b.connect(ctx, s.connect); err != nil {
 			return err
 		}
 		out, err := s.deliver(ctx, it, n > 1)

@@ -8,18 +8,11 @@ import (
 	"os"
 	"path/filepath"
 
+	"backstay/agent/device"
 	"backstay/agent/v3"
 	"backstay/internal/durable"
 	"backstay/protocol/info"
 	wire "backstay/protocol/v3"
-)
-
-// Files that hold this machine's identity in the config folder.
-const (
-	meFile = "me.info"
-	// meV3File takes me.info's place for version 3 where me.info belongs to an
-	// enrolled device of version 4.
-	meV3File = "me-v3.info"
 )
 
 // seedSize is the length of the key in the me.info of an enrolled device.
@@ -38,10 +31,10 @@ type identityFile struct {
 // file that is there but cannot be understood is an error: it holds the only copy
 // of a private key and is never written over.
 func loadIdentity(folder, name string, log *slog.Logger) (*identityFile, error) {
-	f := &identityFile{path: filepath.Join(folder, meFile), name: name}
+	f := &identityFile{path: filepath.Join(folder, device.MeFile), name: name}
 	me, err := readMe(f.path)
 	if err == nil && len(me.Key) == seedSize {
-		f.path = filepath.Join(folder, meV3File)
+		f.path = filepath.Join(folder, device.MeV3File)
 		me, err = readMe(f.path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"backstay/agent/device"
 	"backstay/agent/v3"
 	"backstay/protocol/info"
 	wire "backstay/protocol/v3"
@@ -38,7 +39,7 @@ func TestIdentityIsKept(t *testing.T) {
 	if err != nil || again.id == nil || again.id.ID != id.ID || again.name != "ada" {
 		t.Fatalf("%+v, %v", again, err)
 	}
-	info, err := os.Stat(filepath.Join(dir, meFile))
+	info, err := os.Stat(filepath.Join(dir, device.MeFile))
 	if err != nil || info.Mode().Perm()&0o077 != 0 {
 		t.Fatalf("%v, %v", info.Mode(), err)
 	}
@@ -50,7 +51,7 @@ func TestIdentityBesideAnEnrolledDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, meFile), enrolled, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, device.MeFile), enrolled, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f, err := loadIdentity(dir, "ada", quiet)
@@ -60,7 +61,7 @@ func TestIdentityBesideAnEnrolledDevice(t *testing.T) {
 	if err := f.save(newIdentity(t)); err != nil {
 		t.Fatal(err)
 	}
-	if now, err := os.ReadFile(filepath.Join(dir, meFile)); err != nil || string(now) != string(enrolled) {
+	if now, err := os.ReadFile(filepath.Join(dir, device.MeFile)); err != nil || string(now) != string(enrolled) {
 		t.Fatalf("the device's me.info was changed: %v", err)
 	}
 	if f, err = loadIdentity(dir, "ada", quiet); err != nil || f.id == nil {
@@ -75,7 +76,7 @@ func TestIdentityThatCannotBeReadStays(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			path := filepath.Join(dir, meFile)
+			path := filepath.Join(dir, device.MeFile)
 			if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -5,11 +5,15 @@ import (
 	"math/bits"
 	"sync"
 	"time"
+
+	"backstay/protocol/vault"
 )
 
-// item is a file that is to be sent.
+// item is a path that is to be sent.
 type item struct {
 	root, path string
+	// op is what there is to say of it; protocol 3 knows puts only.
+	op vault.Op
 	// score orders the queue, the least first.
 	score int
 }
@@ -40,12 +44,13 @@ type entry struct {
 
 func newQueue() *queue { return &queue{index: map[string]*entry{}, more: make(chan struct{})} }
 
-// add puts an item in; what waits under the same path already keeps the better score.
+// add puts an item in. Of two for one path the newer says what there is to do, and
+// the better score stays.
 func (q *queue) add(it item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if e := q.index[it.path]; e != nil {
-		e.score = min(e.score, it.score)
+		e.score, e.op = min(e.score, it.score), it.op
 		heap.Fix(&q.heap, e.at)
 		return
 	}
@@ -69,13 +74,13 @@ func (q *queue) take() (item, bool, <-chan struct{}) {
 	return e.item, true, nil
 }
 
-// retain drops the items whose root is not wanted any more.
-func (q *queue) retain(wanted func(root string) bool) {
+// retain drops the items that are not wanted any more.
+func (q *queue) retain(wanted func(item) bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	kept := q.heap[:0]
 	for _, e := range q.heap {
-		if wanted(e.root) {
+		if wanted(e.item) {
 			e.at = len(kept)
 			kept = append(kept, e)
 			continue

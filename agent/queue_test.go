@@ -59,7 +59,7 @@ func TestQueueRetain(t *testing.T) {
 	for i := range 1000 {
 		q.add(item{root: fmt.Sprint(i % 3), path: fmt.Sprint(i), score: rng.IntN(50)})
 	}
-	q.retain(func(root string) bool { return root != "1" })
+	q.retain(func(it item) bool { return it.root != "1" })
 	last, n := -1, 0
 	for {
 		it, ok, _ := q.take()

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"backstay/agent/config"
 	"backstay/agent/scan"
+	"backstay/agent/scan/facts"
 	"backstay/agent/settle"
+	"backstay/agent/upload"
 	"backstay/internal/backoff"
+	"backstay/protocol/vault"
 	"backstay/watcher"
 )
 
@@ -47,6 +51,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		agent: a, queue: newQueue(), sets: make(chan []watcher.Root, 1),
 		settling: settle.New(settle.Options{Quiet: time.Duration(a.cfg.Settings.Settle)}),
 		rescans:  map[string]string{}, torn: map[string]int{}, wake: make(chan struct{}, 1),
+		excluded: map[string]int{}, gate: make(chan struct{}),
+		scanned: map[string]bool{},
+	}
+	a.tellExcluded = func(root string, n int) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.excluded[root] = n
 	}
 	w.watch(a.roots)
 	var group sync.WaitGroup
@@ -62,7 +73,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	})
 	part(w.follow)
 	part(w.plan)
-	part(w.send)
+	part(w.serve)
+	if a.device != nil {
+		part(w.upload)
+	} else {
+		part(w.send)
+	}
 	group.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
@@ -91,6 +107,26 @@ type work struct {
 	busy int
 	// quiet: Settled was told and nothing has happened since.
 	quiet bool
+	// scanned are the roots that were scanned whole, and not found wanting.
+	scanned map[string]bool
+	// uploader is that of the session of protocol 4, nil while there is none.
+	uploader *upload.Uploader
+	// sending counts the items that were taken from the queue and are not done;
+	// safeFiles and safeBytes what became safe since the start.
+	sending   int
+	safeFiles int
+	safeBytes int64
+	// excluded counts what the rules excluded in the last scan of each root.
+	excluded map[string]int
+	// offline and failing say why nothing is sent; empty if it is.
+	offline, failing string
+	// pause: nothing is sent until pausedUntil, or for good if that is zero.
+	pause       bool
+	pausedUntil time.Time
+	// gate is closed and replaced when pause changes.
+	gate chan struct{}
+	// waiters are called when everything has settled.
+	waiters []func()
 }
 
 // watch hands a set of roots to the watcher; a set it has not taken yet is replaced.
@@ -164,9 +200,17 @@ func (w *work) end() {
 	w.busy--
 	settled := w.busy == 0 && !w.quiet && len(w.rescans) == 0 && w.settling.Waiting() == 0 && w.queue.len() == 0
 	w.quiet = w.quiet || settled
+	var waiters []func()
+	if settled {
+		waiters, w.waiters = w.waiters, nil
+	}
 	w.mu.Unlock()
 	if !settled {
 		return
+	}
+	w.drained()
+	for _, f := range waiters {
+		f()
 	}
 	w.agent.mu.Lock()
 	problems := len(w.problems)
@@ -247,11 +291,25 @@ func (w *work) retry(read, send bool) {
 
 // examine scans roots and the paths that have settled.
 func (w *work) examine(ctx context.Context, scans map[string]string, due []settle.Item) error {
+	if len(scans) > 0 {
+		dest, _, err := w.destination(ctx)
+		if err == nil {
+			err = w.unlisted(ctx, dest, w.queue)
+		}
+		if err != nil {
+			return unlessEnded(ctx, err)
+		}
+	}
 	for _, r := range w.rootsNow() {
 		var err error
 		if why, ok := scans[r.path]; ok {
 			w.log.Debug("scan", "root", r.path, "why", why)
-			err = w.look(ctx, r, nil, false, w.found(r, false))
+			err = w.look(ctx, r, nil, false, w.found(r, false), w.gone(r))
+			if err == nil && !w.wanting(r.path) {
+				w.mu.Lock()
+				w.scanned[r.path] = true
+				w.mu.Unlock()
+			}
 		}
 		var paths []string
 		for _, d := range due {
@@ -260,7 +318,7 @@ func (w *work) examine(ctx context.Context, scans map[string]string, due []settl
 			}
 		}
 		if err == nil && len(paths) > 0 {
-			err = w.look(ctx, r, paths, false, w.found(r, true))
+			err = w.look(ctx, r, paths, false, w.found(r, true), w.gone(r))
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -272,6 +330,14 @@ func (w *work) examine(ctx context.Context, scans map[string]string, due []settl
 	return nil
 }
 
+// wanting says whether a root as a whole has a problem.
+func (w *work) wanting(root string) bool {
+	w.agent.mu.Lock()
+	defer w.agent.mu.Unlock()
+	_, ok := w.problems[root]
+	return ok
+}
+
 // found returns what takes the files that differ from the catalog. A scan may come
 // upon a file that is being written; one that has settled has waited already.
 func (w *work) found(r root, settled bool) func([]scan.Entry) error {
@@ -280,13 +346,36 @@ func (w *work) found(r root, settled bool) func([]scan.Entry) error {
 		quiet := time.Duration(w.config().Settings.Settle)
 		for _, e := range entries {
 			age := now.Sub(time.Unix(0, e.Facts.MTime))
-			if !settled && age >= 0 && age < quiet {
+			if !settled && age >= 0 && age < quiet && e.Facts.Type == facts.Regular {
 				w.do(func() { w.touch(r.path, e.Path) })
 				continue
 			}
-			w.queue.add(item{root: r.path, path: e.Path, score: score(e.Facts.Size, age)})
+			w.queue.add(item{root: r.path, path: e.Path, op: vault.OpPut, score: score(e.Facts.Size, age)})
+			if settled {
+				w.folder(r, e.Path)
+			}
 		}
 		return nil
+	}
+}
+
+// gone returns what takes the paths that are not there, or not in scope, any more.
+func (w *work) gone(r root) func(vault.Op, []string) {
+	return func(op vault.Op, paths []string) {
+		for _, path := range paths {
+			w.queue.add(item{root: r.path, path: path, op: op})
+			if op == vault.OpDelete {
+				w.folder(r, path)
+			}
+		}
+	}
+}
+
+// folder sends the folder of a path that came, changed or went: its times may have
+// changed with it, and no watcher says so.
+func (w *work) folder(r root, path string) {
+	if parent := filepath.Dir(path); w.device != nil && path != r.path && below(r.path, parent) {
+		w.queue.add(item{root: r.path, path: parent, op: vault.OpPut})
 	}
 }
 
@@ -305,9 +394,13 @@ func (w *work) send(ctx context.Context) error {
 	// at the next change.
 	if err := s.connect(ctx); err != nil && ctx.Err() == nil {
 		online = false
+		w.state(err.Error(), "")
 		w.tell(Event{Kind: Offline, Text: err.Error()})
 	}
 	for {
+		if !w.unpaused(ctx) {
+			return nil
+		}
 		it, ok, more := w.queue.take()
 		if !ok {
 			if err := w.noteAcks(ctx); err != nil {
@@ -354,6 +447,7 @@ func (w *work) send(ctx context.Context) error {
 			}
 		case ctx.Err() == nil:
 			out = offline
+			w.state(err.Error(), "")
 			if online {
 				online = false
 				w.tell(Event{Kind: Offline, Text: err.Error()})
@@ -361,6 +455,7 @@ func (w *work) send(ctx context.Context) error {
 		}
 		if out != offline {
 			online = true
+			w.state("", "")
 			wait.Reset()
 			w.end()
 			continue
@@ -448,7 +543,7 @@ func (w *work) reload() error {
 		return nil
 	}
 	w.log.Info("configuration changed", "roots", len(roots), "excludes", len(cfg.Excludes))
-	w.queue.retain(func(root string) bool { return paths[root] })
+	w.queue.retain(func(it item) bool { return paths[it.root] || it.op == vault.OpOutOfScope })
 	w.solveWhere(func(path string, _ problem) bool {
 		return !slices.ContainsFunc(roots, func(r root) bool { return below(r.path, path) && !r.rules.Match(r.path, path, false) })
 	})

@@ -139,14 +139,19 @@ func (s *sender) deliver(ctx context.Context, it item, fuzzy bool) (outcome, err
 	}
 	a.tell(Event{Kind: Safe, Path: it.path, Size: src.facts.Size})
 	if src.torn {
-		a.report(&facts.Problem{
-			Path: it.path, Reason: "it changes all the time, so the copy on the server may mix two states of it",
-			Fix: "it is read again at growing intervals; for a clean copy close the program that writes it", Err: v3.ErrTorn,
-		}, true)
+		a.report(restlessProblem(it.path), true)
 		return restless, nil
 	}
 	a.solve(it.path)
 	return safe, nil
+}
+
+// restlessProblem is that of a file whose copy may mix two states of it.
+func restlessProblem(path string) *facts.Problem {
+	return &facts.Problem{
+		Path: path, Reason: "it changes all the time, so the copy on the server may mix two states of it",
+		Fix: "it is read again at growing intervals; for a clean copy close the program that writes it", Err: capture.ErrTorn,
+	}
 }
 
 // sendProblem explains why the server did not take a file.

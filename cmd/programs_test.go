@@ -5,6 +5,7 @@ package cmd_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -189,6 +191,11 @@ func interrupt(p *os.Process) error {
 //	crash NAME            end it without warning
 //	status CODE PROGRAM [ARG...]       run a program that must exit with CODE
 //	transfer DIR LINE...   write DIR/transfer.info
+//	invite [FLAG...]      let the server make an invitation; sets $INVITATION
+//	now VAR               set VAR to the time, as --at takes it, and let it pass
+//	pick VAR FIELD KEY=VALUE PROGRAM [ARG...]  set VAR to a field of the element with
+//	                      that value of the JSON array that a program prints
+//	capture VAR NAME PATTERN   set VAR to what the first group matches in its output
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
@@ -208,6 +215,10 @@ func TestScripts(t *testing.T) {
 			"crash":      cmdCrash,
 			"status":     cmdStatus,
 			"transfer":   cmdTransfer,
+			"invite":     cmdInvite,
+			"now":        cmdNow,
+			"pick":       cmdPick,
+			"capture":    cmdCapture,
 		},
 	})
 }
@@ -308,6 +319,49 @@ func cmdTransfer(ts *testscript.TestScript, neg bool, args []string) {
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
 	ts.Check(os.WriteFile(filepath.Join(dir, "transfer.info"), []byte(strings.Join(args[1:], "\n")+"\n"), 0o600))
+}
+
+func cmdInvite(ts *testscript.TestScript, neg bool, args []string) {
+	args = append([]string{"invite", "--json", "--data", ts.MkAbs("data")}, args...)
+	ts.Check(ts.Exec("server", args...))
+	var made struct{ Invitation string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &made))
+	ts.Setenv("INVITATION", made.Invitation)
+}
+
+func cmdNow(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: now VAR")
+	}
+	at := time.Now()
+	ts.Setenv(args[0], at.Format(time.RFC3339Nano))
+	// Stamps come from the same machine's clock: the next is later.
+	for !time.Now().After(at) {
+	}
+}
+
+func cmdPick(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 4 {
+		ts.Fatalf("usage: pick VAR FIELD KEY=VALUE PROGRAM [ARG...]")
+	}
+	ts.Check(ts.Exec(args[3], args[4:]...))
+	var list []map[string]any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &list))
+	key, value, _ := strings.Cut(args[2], "=")
+	i := slices.IndexFunc(list, func(e map[string]any) bool { return fmt.Sprint(e[key]) == value })
+	if i < 0 {
+		ts.Fatalf("no element with %s in %v", args[2], list)
+	}
+	ts.Setenv(args[0], fmt.Sprint(list[i][args[1]]))
+}
+
+func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: capture VAR NAME PATTERN")
+	}
+	m, err := named(ts, args[1:]).wait(args[2])
+	ts.Check(err)
+	ts.Setenv(args[0], m[1])
 }
 
 // run runs a program to its end and returns what it printed and its exit code.

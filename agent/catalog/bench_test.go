@@ -21,7 +21,6 @@ func benchVersions() []catalog.Version {
 			Path: fmt.Sprintf("/home/someone/Documents/projects/%03d/%03d/file-%08d.txt", f/100, f%100, i),
 			Facts: facts.Facts{Type: facts.Regular, Mode: 0o644, Dev: 2049, Inode: uint64(i) + 1<<20, Size: int64(i),
 				MTime: 1_700_000_000_000_000_000 + int64(i), CTime: 1_700_000_000_000_000_000 + int64(i)},
-			Hash: make([]byte, 32),
 		}
 	}
 	return vs

@@ -81,6 +81,43 @@ CREATE TABLE v3_name (
 	path BLOB NOT NULL PRIMARY KEY,
 	name TEXT NOT NULL UNIQUE COLLATE NOCASE
 ) STRICT, WITHOUT ROWID;
+`, `
+ALTER TABLE version RENAME COLUMN hash TO record;
+CREATE TABLE history (
+	destination INTEGER PRIMARY KEY REFERENCES destination,
+	seq    INTEGER NOT NULL,
+	head   BLOB    NOT NULL,
+	stamp  BLOB    NOT NULL,
+	digest BLOB    NOT NULL,
+	after_seq  INTEGER,
+	after_head BLOB
+) STRICT;
+CREATE TABLE chunk (
+	destination INTEGER NOT NULL REFERENCES destination,
+	hash   BLOB    NOT NULL,
+	size   INTEGER NOT NULL,
+	object BLOB    NOT NULL,
+	PRIMARY KEY (destination, hash)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE member (
+	destination INTEGER NOT NULL REFERENCES destination,
+	number INTEGER NOT NULL,
+	entry  BLOB    NOT NULL,
+	PRIMARY KEY (destination, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE pass (
+	destination INTEGER NOT NULL REFERENCES destination,
+	root BLOB    NOT NULL,
+	seq  INTEGER NOT NULL,
+	PRIMARY KEY (destination, root)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE alarm (
+	destination INTEGER NOT NULL REFERENCES destination,
+	kind TEXT    NOT NULL,
+	at   INTEGER NOT NULL,
+	text TEXT    NOT NULL,
+	PRIMARY KEY (destination, kind)
+) STRICT, WITHOUT ROWID;
 `},
 }
 

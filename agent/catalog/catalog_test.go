@@ -21,6 +21,7 @@ import (
 
 	"backstay/agent/catalog"
 	"backstay/agent/scan/facts"
+	"backstay/protocol/vault"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -88,7 +89,7 @@ func TestAcknowledgeAndReopen(t *testing.T) {
 	}
 	d := destination(t, c, "v3:a/1")
 	want := catalog.Version{
-		Path: "/r/odd\xff\n'\"name", State: catalog.Present, Facts: regular(12), Hash: []byte{1, 2, 3},
+		Path: "/r/odd\xff\n'\"name", State: catalog.Present, Facts: regular(12), Record: vault.ObjectID{1, 2, 3},
 		Fuzzy: true, At: time.Unix(1_700_000_000, 123456789),
 	}
 	acknowledge(t, d, want)
@@ -185,13 +186,13 @@ func TestKnown(t *testing.T) {
 
 func TestRetireKeepsTheVersion(t *testing.T) {
 	d := destination(t, open(t, t.TempDir()), "a")
-	acknowledge(t, d, catalog.Version{Path: "/x", Facts: regular(9), Hash: []byte("h")})
+	acknowledge(t, d, catalog.Version{Path: "/x", Facts: regular(9), Record: vault.ObjectID{7}})
 	at := time.Unix(5, 6)
 	if err := d.Retire(t.Context(), catalog.Excluded, at, []string{"/x"}); err != nil {
 		t.Fatal(err)
 	}
 	v, err := d.Version(t.Context(), "/x")
-	if err != nil || v.State != catalog.Excluded || !v.At.Equal(at) || v.Facts != regular(9) || string(v.Hash) != "h" {
+	if err != nil || v.State != catalog.Excluded || !v.At.Equal(at) || v.Facts != regular(9) || v.Record != (vault.ObjectID{7}) {
 		t.Errorf("version %+v, %v", v, err)
 	}
 	acknowledge(t, d, catalog.Version{Path: "/x", Facts: regular(9)})

@@ -12,6 +12,7 @@ import (
 	"zombiezen.com/go/sqlite"
 
 	"backstay/agent/scan/facts"
+	"backstay/protocol/vault"
 )
 
 // A State says what a destination was last told of a path. The values are stored
@@ -30,9 +31,11 @@ type Version struct {
 	Path  string // absolute, as raw bytes of the file system
 	State State
 	Facts facts.Facts // as captured
-	Hash  []byte      // of the content, by the caller's choice of function; nil if unknown
-	Fuzzy bool        // captured while it was changing
-	At    time.Time   // when it was acknowledged; for Gone and Excluded, when that was
+	// Record is the id of the record that states this, in protocol 4: of the put,
+	// or of the out-of-scope record for Excluded. It is zero in protocol 3.
+	Record vault.ObjectID
+	Fuzzy  bool      // captured while it was changing
+	At     time.Time // when it was acknowledged; for Gone and Excluded, when that was
 }
 
 // Counts are the totals of a destination.
@@ -83,45 +86,17 @@ func (c *Catalog) Destination(ctx context.Context, name string) (*Destination, e
 func (d *Destination) Acknowledge(ctx context.Context, versions []Version) error {
 	now := time.Now()
 	err := d.c.update(ctx, func(conn *sqlite.Conn) error {
-		var t totals
-		find := conn.Prep("SELECT state, type, size, fuzzy FROM version WHERE destination = ? AND path = ?")
-		put := conn.Prep(`INSERT INTO version (destination, path, state, at, fuzzy, type, mode, dev, inode, size, mtime, ctime, hash)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT DO UPDATE SET state = excluded.state, at = excluded.at, fuzzy = excluded.fuzzy, type = excluded.type,
-				mode = excluded.mode, dev = excluded.dev, inode = excluded.inode, size = excluded.size,
-				mtime = excluded.mtime, ctime = excluded.ctime, hash = excluded.hash`)
+		w := d.writer(conn)
 		for _, v := range versions {
-			if err := t.forget(find, d.id, v.Path); err != nil {
-				return err
-			}
+			v.State = Present
 			if v.At.IsZero() {
 				v.At = now
 			}
-			f := v.Facts
-			put.BindInt64(1, d.id)
-			put.BindBytes(2, []byte(v.Path))
-			put.BindInt64(3, int64(Present))
-			put.BindInt64(4, v.At.UnixNano())
-			put.BindBool(5, v.Fuzzy)
-			put.BindInt64(6, int64(f.Type))
-			put.BindInt64(7, int64(f.Mode))
-			put.BindInt64(8, int64(f.Dev))
-			put.BindInt64(9, int64(f.Inode))
-			put.BindInt64(10, f.Size)
-			put.BindInt64(11, f.MTime)
-			put.BindInt64(12, f.CTime)
-			if v.Hash == nil {
-				put.BindNull(13)
-			} else {
-				put.BindBytes(13, v.Hash)
-			}
-			if err := exec(put); err != nil {
+			if err := w.put(v); err != nil {
 				return err
 			}
-			t.count(1, Present, f.Type, f.Size, v.Fuzzy)
-			t.newest = max(t.newest, v.At.UnixNano())
 		}
-		return t.save(conn, d.id)
+		return w.finish()
 	})
 	if err != nil {
 		return fmt.Errorf("acknowledge %d versions: %w", len(versions), err)
@@ -134,28 +109,94 @@ func (d *Destination) Acknowledge(ctx context.Context, versions []Version) error
 // Paths the catalog does not know are passed over.
 func (d *Destination) Retire(ctx context.Context, state State, at time.Time, paths []string) error {
 	err := d.c.update(ctx, func(conn *sqlite.Conn) error {
-		var t totals
-		find := conn.Prep("SELECT state, type, size, fuzzy FROM version WHERE destination = ? AND path = ?")
-		set := conn.Prep("UPDATE version SET state = ?, at = ? WHERE destination = ? AND path = ?")
+		w := d.writer(conn)
 		for _, path := range paths {
-			if err := t.forget(find, d.id, path); err != nil {
+			if err := w.retire(Version{Path: path, State: state, At: at}); err != nil {
 				return err
 			}
-			set.BindInt64(1, int64(state))
-			set.BindInt64(2, at.UnixNano())
-			set.BindInt64(3, d.id)
-			set.BindBytes(4, []byte(path))
-			if err := exec(set); err != nil {
-				return err
-			}
-			t.count(conn.Changes(), state, 0, 0, false)
 		}
-		return t.save(conn, d.id)
+		return w.finish()
 	})
 	if err != nil {
 		return fmt.Errorf("retire %d paths: %w", len(paths), err)
 	}
 	return nil
+}
+
+// writer changes versions and keeps the totals in step, within one transaction.
+type writer struct {
+	d                    *Destination
+	conn                 *sqlite.Conn
+	find, insert, update *sqlite.Stmt
+	totals
+}
+
+func (d *Destination) writer(conn *sqlite.Conn) *writer {
+	return &writer{
+		d: d, conn: conn,
+		find: conn.Prep("SELECT state, type, size, fuzzy FROM version WHERE destination = ? AND path = ?"),
+		insert: conn.Prep(`INSERT INTO version (destination, path, state, at, fuzzy, type, mode, dev, inode, size, mtime, ctime, record)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET state = excluded.state, at = excluded.at, fuzzy = excluded.fuzzy, type = excluded.type,
+				mode = excluded.mode, dev = excluded.dev, inode = excluded.inode, size = excluded.size,
+				mtime = excluded.mtime, ctime = excluded.ctime, record = excluded.record`),
+		update: conn.Prep(`UPDATE version SET state = ?, at = ?, record = coalesce(?, record) WHERE destination = ? AND path = ?`),
+	}
+}
+
+// put replaces what is known of a path.
+func (w *writer) put(v Version) error {
+	if err := w.forget(w.find, w.d.id, v.Path); err != nil {
+		return err
+	}
+	f := v.Facts
+	w.insert.BindInt64(1, w.d.id)
+	w.insert.BindBytes(2, []byte(v.Path))
+	w.insert.BindInt64(3, int64(v.State))
+	w.insert.BindInt64(4, v.At.UnixNano())
+	w.insert.BindBool(5, v.Fuzzy)
+	w.insert.BindInt64(6, int64(f.Type))
+	w.insert.BindInt64(7, int64(f.Mode))
+	w.insert.BindInt64(8, int64(f.Dev))
+	w.insert.BindInt64(9, int64(f.Inode))
+	w.insert.BindInt64(10, f.Size)
+	w.insert.BindInt64(11, f.MTime)
+	w.insert.BindInt64(12, f.CTime)
+	bindRecord(w.insert, 13, v.Record)
+	if err := exec(w.insert); err != nil {
+		return err
+	}
+	w.count(1, v.State, f.Type, f.Size, v.Fuzzy)
+	w.newest = max(w.newest, v.At.UnixNano())
+	return nil
+}
+
+// retire sets the state of a path that is known, and its record unless that is
+// zero.
+func (w *writer) retire(v Version) error {
+	if err := w.forget(w.find, w.d.id, v.Path); err != nil {
+		return err
+	}
+	w.update.BindInt64(1, int64(v.State))
+	w.update.BindInt64(2, v.At.UnixNano())
+	bindRecord(w.update, 3, v.Record)
+	w.update.BindInt64(4, w.d.id)
+	w.update.BindBytes(5, []byte(v.Path))
+	if err := exec(w.update); err != nil {
+		return err
+	}
+	w.count(w.conn.Changes(), v.State, 0, 0, false)
+	return nil
+}
+
+func (w *writer) finish() error { return w.save(w.conn, w.d.id) }
+
+func bindRecord(s *sqlite.Stmt, param int, id vault.ObjectID) {
+	if id == (vault.ObjectID{}) {
+		s.BindNull(param)
+	} else {
+		s.BindBytes(param, id[:])
+	}
 }
 
 // Version returns what is known of one path, or [ErrUnknown].
@@ -221,7 +262,7 @@ func (d *Destination) Counts(ctx context.Context) (Counts, error) {
 	return n, nil
 }
 
-const versionColumns = "path, state, at, fuzzy, type, mode, dev, inode, size, mtime, ctime, hash"
+const versionColumns = "path, state, at, fuzzy, type, mode, dev, inode, size, mtime, ctime, record"
 
 func scanVersion(s *sqlite.Stmt) Version {
 	v := Version{
@@ -231,10 +272,7 @@ func scanVersion(s *sqlite.Stmt) Version {
 		Fuzzy: s.ColumnBool(3),
 		Facts: scanFacts(s, 4),
 	}
-	if s.ColumnType(11) != sqlite.TypeNull {
-		v.Hash = make([]byte, s.ColumnLen(11))
-		s.ColumnBytes(11, v.Hash)
-	}
+	s.ColumnBytes(11, v.Record[:])
 	return v
 }
 
@@ -341,6 +379,35 @@ func (c *Catalog) SetVolume(ctx context.Context, root string, volume uint64) err
 	})
 	if err != nil {
 		return fmt.Errorf("record volume of %q: %w", root, err)
+	}
+	return nil
+}
+
+// Roots returns the roots that were scanned and not forgotten.
+func (c *Catalog) Roots(ctx context.Context) ([]string, error) {
+	var roots []string
+	err := c.view(ctx, func(conn *sqlite.Conn) error {
+		s := conn.Prep("SELECT path FROM root ORDER BY path")
+		return rows(s, func() error {
+			roots = append(roots, s.ColumnText(0))
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("roots in the catalog: %w", err)
+	}
+	return roots, nil
+}
+
+// ForgetRoot drops what SetVolume recorded.
+func (c *Catalog) ForgetRoot(ctx context.Context, root string) error {
+	err := c.update(ctx, func(conn *sqlite.Conn) error {
+		s := conn.Prep("DELETE FROM root WHERE path = ?")
+		s.BindBytes(1, []byte(root))
+		return exec(s)
+	})
+	if err != nil {
+		return fmt.Errorf("forget root %q: %w", root, err)
 	}
 	return nil
 }

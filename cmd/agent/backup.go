@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -16,9 +17,10 @@ func backupCommand() *cobra.Command {
 	var debug bool
 	cmd := &cobra.Command{
 		Use:   "backup [PATH...]",
-		Short: "Send everything once, with a progress bar, and end when it is durable",
-		Long: `Send the files of transfer.info once, or only those under the paths given, and end
-when the server has acknowledged them. Exit code 3: done, but some files are not
+		Short: "Send now what has changed, with a progress bar, and end when it is durable",
+		Long: `Look at everything in transfer.info, or only at the paths given, send what has changed,
+and end when the server has acknowledged it. An agent that runs is asked to do it. With
+--protocol 3 every file is sent once. Exit code 3: done, but some files are not
 protected; each is named on standard error with the reason.`,
 	}
 	protocol := protocolFlag(cmd)
@@ -31,7 +33,7 @@ protected; each is named on standard error with the reason.`,
 		if debug {
 			level = slog.LevelDebug
 		}
-		o, closeLog, err := options(cmd, level)
+		o, closeLog, err := options(cmd, *protocol, level)
 		if err != nil {
 			return err
 		}
@@ -39,6 +41,9 @@ protected; each is named on standard error with the reason.`,
 		bar := newBar(cmd)
 		o.Events = bar.event
 		report, err := agent.Backup(cmd.Context(), o, args)
+		if errors.Is(err, agent.ErrRunning) && *protocol == 4 {
+			report, err = backupRunning(cmd, args)
+		}
 		bar.wait()
 		for _, p := range report.Problems {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s is NOT protected: %s\n", cli.Name(p.Path), p.Text())
@@ -56,6 +61,32 @@ protected; each is named on standard error with the reason.`,
 		return nil
 	}
 	return cmd
+}
+
+// backupRunning asks the agent that runs, which holds the state folder.
+func backupRunning(cmd *cobra.Command, args []string) (agent.Report, error) {
+	var report agent.Report
+	paths := make([]string, len(args))
+	for i, arg := range args {
+		var err error
+		if paths[i], err = absolute(arg); err != nil {
+			return report, err
+		}
+	}
+	c, err := running(cmd)
+	if err != nil {
+		return report, err
+	}
+	done, err := c.Backup(cmd.Context(), paths)
+	report.Files, report.Bytes = done.Files, done.Bytes
+	for _, p := range done.Problems {
+		u := agent.Unprotected{Path: p.Path, Reason: p.Reason, Fix: p.Fix}
+		if p.PathBytes != nil {
+			u.Path = string(p.PathBytes)
+		}
+		report.Problems = append(report.Problems, u)
+	}
+	return report, err
 }
 
 // bar is a progress bar on a terminal and nothing elsewhere.
@@ -88,6 +119,14 @@ func (b *bar) event(e agent.Event) {
 		b.bytes.SetTotal(b.total, false)
 	case agent.Sent:
 		b.bytes.IncrInt64(e.Size)
+	}
+}
+
+// set says how far it is.
+func (b *bar) set(done, total int64) {
+	if b.bytes != nil {
+		b.bytes.SetTotal(total, false)
+		b.bytes.SetCurrent(done)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"backstay/agent/config"
 	"backstay/internal/cli"
 	"backstay/internal/logging"
+	"backstay/protocol/v4"
 )
 
 func main() { os.Exit(cli.Run(command())) }
@@ -31,9 +32,12 @@ func command() *cobra.Command {
 		Long: `The agent watches the folders listed in transfer.info and sends what changes to a
 server that keeps every version.
 
-  agent try ~/Documents          see it work: a private server and an agent in one
-  agent run --protocol 3         keep going, in the foreground
-  agent backup --protocol 3      one pass over everything, then end
+  agent try ~/Documents                    see it work: a private server and an agent in one
+  agent join INVITATION ~/Documents        enrol at a server, say what to protect
+  agent run                                protect it, in the foreground
+  agent status                             is everything protected?
+  agent restore ~/Documents --at 2h        get it back as it was two hours ago
+  agent recover --phrase-file KIT --to DIR get everything back on an empty machine
 
 The configuration folder is the one given with --config, else the working folder
 if it holds a transfer.info, else the user's own. transfer.info: line 1 the server
@@ -47,41 +51,29 @@ what was sent.`,
 	f := root.PersistentFlags()
 	f.String("config", "", "configuration folder")
 	f.String("state", "", "state folder (default "+config.DefaultState()+")")
-	root.AddCommand(tryCommand(), runCommand(), backupCommand())
+	root.AddCommand(tryCommand(), joinCommand(), runCommand(), backupCommand(), statusCommand(), problemsCommand(), pauseCommand(), resumeCommand(),
+		restoreCommand(), recoverCommand(), verifyCommand(), lsCommand(), historyCommand(), findCommand(), folderCommand(), devicesCommand(), pairCommand(), doctorCommand())
 	return root
 }
 
 // protocolFlag is --protocol. Version 3 is never chosen silently: its cryptography
 // is broken, so a person says that it is wanted.
 func protocolFlag(cmd *cobra.Command) *int {
-	return cmd.Flags().Int("protocol", 0, "protocol to speak with the server: 3")
+	return cmd.Flags().Int("protocol", 4, "protocol to speak with the server: 4, or 3 for an old server, which keeps no secrets from the network")
 }
 
 func checkProtocol(version int) error {
-	if version != 3 {
-		return cli.Usage("say --protocol 3: it is the only protocol this version speaks, and it does not keep secrets from the network")
+	if version != 3 && version != 4 {
+		return cli.Usage("protocol %d is not spoken: say 4, or 3 for an old server", version)
 	}
 	return nil
 }
 
 // options reads the flags every command has. The closer is the log's.
-func options(cmd *cobra.Command, level slog.Level) (agent.Options, func() error, error) {
-	var o agent.Options
-	named, err := cmd.Flags().GetString("config")
-	if err != nil {
-		return o, nil, err
-	}
-	if o.Folder, err = config.Folder(named); err != nil {
-		return o, nil, err
-	}
-	state, err := cmd.Flags().GetString("state")
-	if err != nil {
-		return o, nil, err
-	}
-	if state == "" {
-		state = config.DefaultState()
-	}
-	if o.State, err = filepath.Abs(state); err != nil {
+func options(cmd *cobra.Command, protocol int, level slog.Level) (agent.Options, func() error, error) {
+	o := agent.Options{Protocol: protocol}
+	var err error
+	if o.Folder, o.State, err = folders(cmd); err != nil {
 		return o, nil, err
 	}
 	c, err := config.Load(o.Folder)
@@ -103,10 +95,10 @@ func options(cmd *cobra.Command, level slog.Level) (agent.Options, func() error,
 // withCode gives the agent's errors their exit codes.
 func withCode(err error) error {
 	switch {
-	case errors.Is(err, config.ErrNotSetUp), errors.Is(err, agent.ErrUnreachable):
+	case errors.Is(err, config.ErrNotSetUp), errors.Is(err, agent.ErrUnreachable) && !errors.Is(err, v4.ErrPin):
 		return cli.WithCode(cli.CodeUnreachable, err)
 	case errors.Is(err, agent.ErrOutOfScope):
 		return cli.WithCode(cli.CodeUsage, err)
 	}
-	return err
+	return reachCode(err)
 }

@@ -41,7 +41,7 @@ no file names unless --debug is given.`,
 		case verbose:
 			level = slog.LevelInfo
 		}
-		o, closeLog, err := options(cmd, level)
+		o, closeLog, err := options(cmd, *protocol, level)
 		if err != nil {
 			return err
 		}

@@ -8,14 +8,19 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"backstay/agent"
 	"backstay/agent/config"
+	"backstay/agent/enrol"
 	"backstay/internal/cli"
 	"backstay/internal/durable"
+	"backstay/protocol/v4"
+	"backstay/protocol/vault"
 	"backstay/server"
+	"backstay/server/admin"
 )
 
 func tryCommand() *cobra.Command {
@@ -84,9 +89,13 @@ func try(ctx context.Context, out io.Writer, dir string, keep bool) (err error) 
 	if err := durable.WriteFile(filepath.Join(folder, config.TransferFile), transferInfo(addr.String(), dir, base), 0o600); err != nil {
 		return err
 	}
+	state := filepath.Join(base, "state")
+	if err := joinTried(ctx, s, folder, addr.String(), dir, filepath.Join(base, "kit")); err != nil {
+		return err
+	}
 	fmt.Fprintf(out, "protecting %s\nserver on %s, data in %s\n", dir, addr, data)
 	live := &lines{out: out, safe: true, name: func(path string) string { return cli.Name(within(dir, path)) }}
-	err = agent.Run(ctx, agent.Options{Folder: folder, State: filepath.Join(base, "state"), Events: live.event})
+	err = agent.Run(ctx, agent.Options{Folder: folder, Protocol: 4, State: state, Events: live.event})
 	stopServer()
 	if err = errors.Join(err, <-served); err != nil {
 		return err
@@ -97,10 +106,28 @@ func try(ctx context.Context, out io.Writer, dir string, keep bool) (err error) 
 	}
 	where := "it is removed now; --keep would have kept it"
 	if keep {
-		where = fmt.Sprintf("see it with: server v3 files --data %s", data)
+		where = fmt.Sprintf("run the server again with: server run --data %s --listen %s; and look with: agent ls --config %s --state %s", data, addr, folder, state)
 	}
-	fmt.Fprintf(out, "stored %d files in %d versions, %s in %s; %s\n", st.Files, st.Versions, cli.Bytes(st.BytesStored), data, where)
+	fmt.Fprintf(out, "stored %d paths in %d versions, %s in %s; %s\n", st.Files, st.Versions, cli.Bytes(st.BytesStored), data, where)
 	return nil
+}
+
+// joinTried makes the agent of folder a device of the private server, in its own way:
+// with an invitation.
+func joinTried(ctx context.Context, s *server.Server, folder, address, dir, kitFile string) error {
+	made, err := s.Invite(ctx, admin.InviteOptions{Account: "try", TTL: time.Hour, Address: address})
+	if err != nil {
+		return err
+	}
+	invitation, err := v4.ParseInvitation(made.Invitation)
+	if err != nil {
+		return err
+	}
+	_, err = enrol.Join(ctx, enrol.Joining{
+		Folder: folder, Invitation: invitation, Name: "try", Paths: []string{dir},
+		Keep: func(kit vault.Kit) error { return durable.WriteFile(kitFile, kit.Bytes(), 0o600) },
+	})
+	return err
 }
 
 // transferInfo protects dir, apart from what try itself writes below it.

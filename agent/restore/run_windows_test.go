@@ -1,0 +1,3 @@
+package restore
+
+const lockable = false

@@ -1,0 +1,504 @@
+package upload_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"backstay/agent/catalog"
+	"backstay/agent/metadata/treetest"
+	"backstay/agent/scan"
+	"backstay/agent/scan/facts"
+	"backstay/agent/upload"
+	"backstay/protocol/v4"
+	"backstay/protocol/vault"
+)
+
+// rig is a device, its catalog, and a server.
+type rig struct {
+	t      *testing.T
+	root   string
+	id     *vault.Identity
+	keys   *vault.Keyring
+	dest   *catalog.Destination
+	server *fakeServer
+	last   vault.CommitHash
+
+	closeCatalog func()
+}
+
+func newRig(t *testing.T) *rig {
+	id, err := vault.NewIdentity(vault.RoleDevice, vault.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	vid := vault.NewID()
+	r := &rig{t: t, root: filepath.Join(t.TempDir(), "root"), id: id, keys: vault.NewKeyring(vid, vault.NewKey())}
+	if err := os.Mkdir(r.root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.server = newFakeServer(t, vid, id.Public().SignKey())
+	r.openCatalog(t.TempDir())
+	return r
+}
+
+func (r *rig) openCatalog(dir string) {
+	r.t.Helper()
+	c, err := catalog.Open(r.t.Context(), dir, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.closeCatalog = sync.OnceFunc(func() { c.Close() })
+	r.t.Cleanup(r.closeCatalog)
+	if r.dest, err = c.Destination(r.t.Context(), "v4:test"); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) write(name string, content []byte) string {
+	r.t.Helper()
+	path := filepath.Join(r.root, name)
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		r.t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(path, old, old); err != nil {
+		r.t.Fatal(err)
+	}
+	return path
+}
+
+// open opens an uploader as the agent does.
+func (r *rig) open(compare bool) (*upload.Uploader, upload.Finding, error) {
+	return upload.Open(r.t.Context(), upload.Options{
+		Keys: r.keys, Identity: r.id, Session: r.server, Catalog: r.dest, Pin: r.server.pin(),
+		Retention: vault.Retention{Hours: 48, HourlyDays: 14, DailyDays: 90, WeeklyWeeks: 104},
+		Roots:     func() []string { return []string{r.root} }, LastSent: r.last, Compare: compare,
+	})
+}
+
+// upload uploads items over one session and returns what became of them.
+func (r *rig) upload(items ...upload.Item) ([]upload.Result, error) {
+	r.t.Helper()
+	u, _, err := r.open(false)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.run(u, items)
+}
+
+func (r *rig) run(u *upload.Uploader, items []upload.Item) ([]upload.Result, error) {
+	var mu sync.Mutex
+	var results []upload.Result
+	err := u.Run(r.t.Context(), func(context.Context) (upload.Item, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(items) == 0 {
+			return upload.Item{}, false
+		}
+		it := items[0]
+		items = items[1:]
+		return it, true
+	}, func(res upload.Result) {
+		mu.Lock()
+		defer mu.Unlock()
+		results = append(results, res)
+	})
+	r.last = u.LastSent()
+	return results, err
+}
+
+func (r *rig) put(path string) upload.Item {
+	return upload.Item{Root: r.root, Path: path, Op: vault.OpPut}
+}
+
+// tree returns a put for everything below the root.
+func (r *rig) tree() (items []upload.Item) {
+	_, err := scan.Root(r.t.Context(), r.root, scan.Options{
+		Found: func(entries []scan.Entry) error {
+			for _, e := range entries {
+				items = append(items, r.put(e.Path))
+			}
+			return nil
+		},
+		Problem: func(p *facts.Problem) error { return p.Err },
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return items
+}
+
+func (r *rig) must(results []upload.Result, err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, res := range results {
+		if res.Outcome != upload.Safe {
+			r.t.Fatalf("%q: outcome %d, %v", res.Path, res.Outcome, res.Problem)
+		}
+	}
+}
+
+// content reads the newest version of a path back from the server.
+func (r *rig) content(path string) []byte {
+	r.t.Helper()
+	row, ok := r.server.state[r.keys.Path(r.id.ID(), []byte(path))]
+	if !ok {
+		r.t.Fatalf("%s is not on the server", path)
+	}
+	plain, h, err := r.keys.Open(nil, r.server.objects[row.Record])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	rec, err := vault.DecodeRecord(plain, h.Refs)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var out sink
+	if err := r.keys.ReadContent(r.t.Context(), &out, rec.Content, r.server.Get); err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+type sink []byte
+
+func (s *sink) Write(p []byte) (int, error) { *s = append(*s, p...); return len(p), nil }
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
+func TestHostileTree(t *testing.T) {
+	r := newRig(t)
+	treetest.Hostile(t, r.root)
+	r.write("large", random(9<<20))
+	items := r.tree()
+	r.must(r.upload(items...))
+	if got := len(r.server.state); got != len(items) {
+		t.Errorf("%d paths on the server, want %d", got, len(items))
+	}
+	if string(r.content(filepath.Join(r.root, "large"))) != string(mustRead(t, filepath.Join(r.root, "large"))) {
+		t.Error("large came back different")
+	}
+}
+
+func mustRead(t *testing.T, path string) []byte {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestChangesAndDeletions(t *testing.T) {
+	r := newRig(t)
+	a, b := r.write("a", []byte("one")), r.write("b", random(100_000))
+	r.must(r.upload(r.put(a), r.put(b)))
+	r.write("a", []byte("two"))
+	r.must(r.upload(r.put(a), upload.Item{Root: r.root, Path: b, Op: vault.OpDelete}))
+	if got := string(r.content(a)); got != "two" {
+		t.Errorf("a is %q", got)
+	}
+	if len(r.server.state) != 1 {
+		t.Errorf("%d paths in the state, want a alone", len(r.server.state))
+	}
+	// Out of scope stays in the state, and says what it was.
+	r.must(r.upload(upload.Item{Root: r.root, Path: a, Op: vault.OpOutOfScope}))
+	if row := r.server.state[r.keys.Path(r.id.ID(), []byte(a))]; row.Op != vault.OpOutOfScope {
+		t.Errorf("a is %v", row.Op)
+	}
+	// And it can come back, and be deleted while it is out of scope.
+	r.must(r.upload(r.put(a)))
+	r.must(r.upload(upload.Item{Root: r.root, Path: a, Op: vault.OpOutOfScope}))
+	r.must(r.upload(upload.Item{Root: r.root, Path: a, Op: vault.OpDelete}))
+	if len(r.server.state) != 0 {
+		t.Errorf("%d paths in the state, want none", len(r.server.state))
+	}
+	// What the server never had needs no record.
+	n := len(r.server.commits)
+	r.must(r.upload(upload.Item{Root: r.root, Path: filepath.Join(r.root, "never"), Op: vault.OpDelete}))
+	if len(r.server.commits) != n {
+		t.Error("a commit about a path that was never there")
+	}
+}
+
+func TestEqualContentIsSentOnce(t *testing.T) {
+	r := newRig(t)
+	content := random(200_000)
+	a := r.write("a", content)
+	r.must(r.upload(r.put(a)))
+	puts := r.server.puts
+	b := r.write("b", content)
+	r.must(r.upload(r.put(b)))
+	if r.server.puts != puts {
+		t.Errorf("%d objects sent for a copy", r.server.puts-puts)
+	}
+	if string(r.content(b)) != string(content) {
+		t.Error("the copy came back different")
+	}
+	// Also when both go at once.
+	content = random(150_000)
+	c, d := r.write("c", content), r.write("d", content)
+	puts = r.server.puts
+	r.must(r.upload(r.put(c), r.put(d)))
+	if n := r.server.puts - puts; n > 2 {
+		t.Errorf("%d objects sent for two copies", n)
+	}
+}
+
+// A session may end at any request, before or after the server carried it out. The
+// next goes on, and what has arrived is not sent again.
+func TestSessionsEnd(t *testing.T) {
+	errLost := errors.New("session lost")
+	for _, verb := range []string{"put", "commit", "have", "head"} {
+		for _, afterwards := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/%v", verb, afterwards), func(t *testing.T) {
+				r := newRig(t)
+				r.must(r.upload(r.put(r.write("first", random(10_000)))))
+				var want []string
+				for i := range 12 {
+					want = append(want, r.write(fmt.Sprint("f", i), random(200_000)))
+				}
+				n := 0
+				r.server.fail = func(v string) (error, bool) {
+					if v != verb {
+						return nil, false
+					}
+					if n++; n%7 == 1 {
+						return errLost, afterwards
+					}
+					return nil, false
+				}
+				todo := want
+				for try := 0; len(todo) > 0; try++ {
+					if try > 100 {
+						t.Fatal("no progress")
+					}
+					u, finding, err := r.open(false)
+					if errors.Is(err, errLost) {
+						continue
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					if finding == upload.RolledBack {
+						t.Fatal("taken for a server that was rolled back")
+					}
+					var items []upload.Item
+					for _, p := range todo {
+						items = append(items, r.put(p))
+					}
+					results, err := r.run(u, items)
+					if err != nil && !errors.Is(err, errLost) {
+						t.Fatal(err)
+					}
+					for _, res := range results {
+						if res.Outcome == upload.Safe {
+							todo = slices.DeleteFunc(slices.Clone(todo), func(p string) bool { return p == res.Path })
+						}
+					}
+				}
+				for _, p := range want {
+					if string(r.content(p)) != string(mustRead(t, p)) {
+						t.Fatalf("%s came back different", p)
+					}
+				}
+				if afterwards && r.server.puts > 2*len(want)+5 {
+					t.Errorf("%d objects sent for %d", r.server.puts, len(want))
+				}
+			})
+		}
+	}
+}
+
+func TestLostCatalog(t *testing.T) {
+	r := newRig(t)
+	a, b := r.write("a", random(50_000)), r.write("b", []byte("tiny"))
+	r.must(r.upload(r.put(a), r.put(b)))
+	puts := r.server.puts
+	r.openCatalog(t.TempDir())
+	r.last = vault.CommitHash{}
+	u, finding, err := r.open(false)
+	if err != nil || finding != upload.Adopted {
+		t.Fatalf("%d, %v", finding, err)
+	}
+	v, err := r.dest.Version(t.Context(), a)
+	if err != nil || v.State != catalog.Present {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	// Capturing everything again sends records and no content.
+	results, err := r.run(u, []upload.Item{r.put(a), r.put(b)})
+	r.must(results, err)
+	if r.server.puts != puts {
+		t.Errorf("%d objects sent again", r.server.puts-puts)
+	}
+}
+
+func TestServerRolledBack(t *testing.T) {
+	r := newRig(t)
+	a := r.write("a", []byte("one"))
+	r.must(r.upload(r.put(a)))
+	r.write("a", []byte("two"))
+	b := r.write("b", []byte("b"))
+	r.must(r.upload(r.put(a)))
+	r.must(r.upload(r.put(b)))
+	r.server.rollBack(1)
+	u, finding, err := r.open(false)
+	if err != nil || finding != upload.RolledBack {
+		t.Fatalf("%d, %v", finding, err)
+	}
+	if _, err := r.dest.Version(t.Context(), b); !errors.Is(err, catalog.ErrUnknown) {
+		t.Errorf("b, which the server lost, still counts as safe: %v", err)
+	}
+	results, err := r.run(u, []upload.Item{r.put(a), r.put(b)})
+	r.must(results, err)
+	if got := string(r.content(a)); got != "two" {
+		t.Errorf("a is %q", got)
+	}
+	last := r.server.commits[len(r.server.commits)-1]
+	if last.seq != 4 || last.commit.After == nil || last.commit.After.Seq != 1 {
+		t.Errorf("commit %d after %+v, want 4 after 1", last.seq, last.commit.After)
+	}
+	// From here on it is an ordinary history.
+	r.write("b", []byte("bb"))
+	r.must(r.upload(r.put(b)))
+	if _, finding, err := r.open(false); err != nil || finding != upload.Agree {
+		t.Errorf("%d, %v", finding, err)
+	}
+	// Also when it lost everything.
+	r.server.rollBack(0)
+	u, finding, err = r.open(false)
+	if err != nil || finding != upload.RolledBack {
+		t.Fatalf("%d, %v", finding, err)
+	}
+	results, err = r.run(u, []upload.Item{r.put(a), r.put(b)})
+	r.must(results, err)
+}
+
+func TestOwnRollbackIsAdopted(t *testing.T) {
+	r := newRig(t)
+	old := t.TempDir()
+	r.openCatalog(old)
+	a := r.write("a", []byte("one"))
+	r.must(r.upload(r.put(a)))
+	r.closeCatalog()
+	image := t.TempDir()
+	if err := os.CopyFS(image, os.DirFS(old)); err != nil {
+		t.Fatal(err)
+	}
+	r.openCatalog(old)
+	r.write("a", []byte("two"))
+	r.must(r.upload(r.put(a)))
+	// The machine comes back as it was before.
+	r.openCatalog(image)
+	r.last = vault.CommitHash{}
+	u, finding, err := r.open(false)
+	if err != nil || finding != upload.Adopted {
+		t.Fatalf("%d, %v", finding, err)
+	}
+	r.write("a", []byte("three"))
+	results, err := r.run(u, []upload.Item{r.put(a)})
+	r.must(results, err)
+}
+
+func TestTwoCopies(t *testing.T) {
+	r := newRig(t)
+	dir := t.TempDir()
+	r.openCatalog(dir)
+	a := r.write("a", []byte("one"))
+	r.must(r.upload(r.put(a)))
+	u, _, err := r.open(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A copy of the machine commits meanwhile.
+	twin := *r
+	image := t.TempDir()
+	if err := os.CopyFS(image, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	twin.openCatalog(image)
+	twin.must(twin.upload(twin.put(r.write("b", []byte("twin")))))
+	results, err := r.run(u, []upload.Item{r.put(r.write("c", []byte("mine")))})
+	if !errors.Is(err, upload.ErrTwoCopies) || len(results) != 1 || results[0].Outcome != upload.Again {
+		t.Fatalf("%v, %+v", err, results)
+	}
+	// And at the next session of the same process.
+	if _, _, err := r.open(false); !errors.Is(err, upload.ErrTwoCopies) {
+		t.Fatal(err)
+	}
+}
+
+func TestServerLacksObjects(t *testing.T) {
+	r := newRig(t)
+	content := random(50_000)
+	a := r.write("a", content)
+	r.must(r.upload(r.put(a)))
+	// The chunk is gone, as after a collection that should not have been.
+	for id, o := range r.server.objects {
+		if h, _, _ := vault.ParseHeader(o); h.Type == vault.TypeChunk {
+			delete(r.server.objects, id)
+		}
+	}
+	b := r.write("b", content)
+	_, err := r.upload(r.put(b))
+	if !errors.Is(err, upload.ErrStale) || !errors.Is(err, v4.ErrMissingRefs) {
+		t.Fatal(err)
+	}
+	r.must(r.upload(r.put(b)))
+	if string(r.content(b)) != string(content) {
+		t.Error("b came back different")
+	}
+}
+
+func TestPasses(t *testing.T) {
+	r := newRig(t)
+	a := r.write("a", []byte("one"))
+	u, _, err := r.open(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := r.run(u, []upload.Item{r.put(a)})
+	r.must(results, err)
+	if roots := r.server.commits[0].commit.Roots; len(roots) != 1 || roots[0].Complete != 0 {
+		t.Fatalf("%+v", roots)
+	}
+	u, _, err = r.open(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Complete(r.root)
+	results, err = r.run(u, nil)
+	r.must(results, err)
+	last := r.server.commits[len(r.server.commits)-1]
+	if len(last.commit.Roots) != 1 || last.commit.Roots[0].Complete != last.seq {
+		t.Fatalf("%+v in commit %d", last.commit.Roots, last.seq)
+	}
+}
+
+func TestUnreadable(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root reads everything")
+	}
+	r := newRig(t)
+	a := r.write("a", []byte("one"))
+	if err := os.Chmod(a, 0); err != nil {
+		t.Fatal(err)
+	}
+	results, err := r.upload(r.put(a))
+	if err != nil || len(results) != 1 || results[0].Outcome != upload.Failed || results[0].Problem == nil {
+		t.Fatalf("%+v, %v", results, err)
+	}
+}
