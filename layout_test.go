@@ -19,6 +19,7 @@ var layers = []struct {
 	tree string
 	may  []string
 }{
+	{"internal/mux", []string{"protocol", "internal"}}, // moves the protocol's frames for both sides
 	{"internal", nil},
 	{"protocol", []string{"internal"}},
 	{"watcher", []string{"internal"}},

@@ -82,12 +82,8 @@ func getRecords(ctx context.Context, src Getter, s *State, wants iter.Seq[want],
 		return nil
 	}
 	for w := range wants {
-		if _, twice := waiting[w.record]; twice {
-			fail(w, fmt.Errorf("%w: two paths with one record", ErrRecord))
-			continue
-		}
-		waiting[w.record] = w
-		if ids = append(ids, w.record); len(ids) == batch {
+		// Two paths may claim one record; each claim is looked at.
+		if _, twice := waiting[w.record]; twice || len(ids) == batch {
 			if err := get(); err != nil {
 				return err
 			}
@@ -95,6 +91,8 @@ func getRecords(ctx context.Context, src Getter, s *State, wants iter.Seq[want],
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
+		waiting[w.record] = w
+		ids = append(ids, w.record)
 	}
 	if len(ids) > 0 {
 		if err := get(); err != nil {

@@ -340,7 +340,7 @@ func TestOutOfScope(t *testing.T) {
 	// One that refers to another path's record.
 	l.commit(removed(vault.OpOutOfScope, "/b", first.rows[0].Record))
 	report, err := Run(context.Background(), l, l.all(), Options{Keys: l.keys, To: t.TempDir()})
-	if err != nil || report.Files != 2 || len(report.Failed) != 1 || !errors.Is(report.Failed[0].Err, ErrRecord) {
+	if err != nil || report.Files != 2 || len(report.Failed) != 1 || !errors.Is(report.Failed[0].Err, ErrRecord) || report.Failed[0].ID != l.path("/b") {
 		t.Error(report, err)
 	}
 }

@@ -129,8 +129,10 @@ func (u *Uploader) file(ctx context.Context, it Item, f *capture.File) (*ready, 
 // content seals what a file holds and does not exist on the server yet.
 func (u *Uploader) content(ctx context.Context, it Item, f *capture.File) (vault.Content, []*batch, error) {
 	c := contentPut{u: u}
+	cutter := u.cutters.Get().(*cut.Cutter)
+	defer u.cutters.Put(cutter)
 	content, err := u.o.Keys.WriteContent(ctx, meter{f, func(n int) { u.o.Sent(it.Path, int64(n)) }}, c.put, vault.WriteOptions{
-		Cutter: cut.New(u.o.Keys.ChunkerKey()), Sum: true, Known: func(h vault.Hash, size int) (vault.ObjectID, bool) { return c.known(ctx, h, size) },
+		Cutter: cutter, Sum: true, Known: func(h vault.Hash, size int) (vault.ObjectID, bool) { return c.known(ctx, h, size) },
 		Stored: c.stored, Workers: sealers, Window: sealers,
 	})
 	if err != nil {

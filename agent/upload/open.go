@@ -12,6 +12,7 @@ import (
 	"backstay/agent/catalog"
 	"backstay/protocol/v4"
 	"backstay/protocol/vault"
+	"backstay/protocol/vault/cut"
 )
 
 // Source is what is needed to learn what a server holds of this device.
@@ -53,6 +54,7 @@ func Open(ctx context.Context, o Options) (*Uploader, Finding, error) {
 		o: o, device: o.Identity.ID(), large: make(chan struct{}, largeFiles), lastSent: o.LastSent,
 		completed: map[string]bool{}, passed: map[string]bool{}, nameless: map[vault.PathID]vault.ObjectID{}, wake: make(chan struct{}, 1),
 	}
+	u.cutters.New = func() any { return cut.New(o.Keys.ChunkerKey()) }
 	finding, err := u.compare(ctx)
 	if err != nil {
 		return nil, 0, err

@@ -116,6 +116,8 @@ type Uploader struct {
 	o      Options
 	device vault.DeviceID
 	put    *putter
+	// cutters are cut.Cutters: making one expands its keys.
+	cutters sync.Pool
 	// large bounds the files read at once that are more than smallFile long.
 	large chan struct{}
 
