@@ -23,7 +23,7 @@ type CheckOptions struct {
 // A CheckReport is what a check found. Checked counts paths, Bytes their content.
 type CheckReport struct {
 	Checked, Bytes int64
-	// Failed are the paths that could not be restored as they were.
+	// Failed are the paths that could not be restored as they were, ascending.
 	Failed []Failure
 }
 
@@ -36,7 +36,7 @@ func Check(ctx context.Context, src Getter, s *State, o CheckOptions) (CheckRepo
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	c := &check{src: src, state: s, keys: o.Keys, stop: stop, meter: meter{tell: o.Progress}}
-	rows := make([]int32, len(s.rows))
+	rows := make([]int32, s.rows.n)
 	for i := range rows {
 		rows[i] = int32(i)
 	}
@@ -51,6 +51,7 @@ func Check(ctx context.Context, src Getter, s *State, o CheckOptions) (CheckRepo
 	if later := c.later; err == nil && len(later) > 0 {
 		err = c.pass(ctx, slices.Values(later))
 	}
+	slices.SortFunc(c.report.Failed, byPath)
 	c.meter.add(0, 0, 0, true)
 	if err != nil {
 		err = fmt.Errorf("check: %w", err)
@@ -104,7 +105,7 @@ func (c *check) record(ctx context.Context, s sealed) {
 		c.fail(ctx, s.want, "", err)
 		return
 	}
-	row := &c.state.rows[s.row]
+	row := c.state.rows.at(s.row)
 	if row.op == vault.OpOutOfScope && s.record == row.record {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -141,7 +142,7 @@ func (c *check) fail(ctx context.Context, w want, path string, err error) {
 	}
 	c.mu.Lock()
 	c.report.Checked++
-	c.report.Failed = append(c.report.Failed, Failure{Path: path, ID: c.state.rows[w.row].path, Err: err})
+	c.report.Failed = append(c.report.Failed, Failure{Path: path, ID: c.state.rows.at(w.row).path, Err: err})
 	c.mu.Unlock()
 	c.meter.add(1, 0, 0, false)
 }

@@ -178,7 +178,7 @@ func notFolder(err error) bool { return err == unix.ENOTDIR || err == unix.ELOOP
 
 // unholdable says that the file system refuses the name itself.
 func unholdable(err error) bool {
-	return err == unix.EILSEQ || err == unix.EINVAL || err == unix.ENAMETOOLONG
+	return isAny(err, unix.EILSEQ, unix.EINVAL, unix.ENAMETOOLONG)
 }
 
 // full and readOnly are the states of a file system in which nothing more can be

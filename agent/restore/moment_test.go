@@ -439,11 +439,8 @@ func TestSelect(t *testing.T) {
 		t.Error(sel.Len(), err)
 	}
 	// Folders that the server says lie in each other.
-	for i := range s.rows {
-		if s.rows[i].path == l.path("/home/a") {
-			s.rows[i].parent = l.path("/home/a/b")
-		}
-	}
+	a, _ := s.find(l.path("/home/a"))
+	s.rows.at(a).parent = l.path("/home/a/b")
 	if _, err := s.All(); !errors.Is(err, ErrState) {
 		t.Error(err)
 	}

@@ -36,7 +36,7 @@ type sealed struct {
 func (s *State) wants(rows []int32) iter.Seq[want] {
 	return func(yield func(want) bool) {
 		for _, i := range rows {
-			if !yield(want{i, s.rows[i].record}) {
+			if !yield(want{i, s.rows.at(i).record}) {
 				return
 			}
 		}
@@ -50,7 +50,7 @@ func getRecords(ctx context.Context, src Getter, s *State, wants iter.Seq[want],
 	size := 0
 	flush := func() {
 		slices.SortFunc(group, func(a, b sealed) int {
-			return cmp.Or(bytes.Compare(s.rows[a.row].parent[:], s.rows[b.row].parent[:]), cmp.Compare(a.row, b.row))
+			return cmp.Or(bytes.Compare(s.rows.at(a.row).parent[:], s.rows.at(b.row).parent[:]), cmp.Compare(a.row, b.row))
 		})
 		give(group)
 		group, size = nil, 0
@@ -111,7 +111,7 @@ func gone(err error) bool {
 // openRecord opens a record and verifies everything that its row states of it, and
 // that its name is its path's. For an out of scope record there is one ref.
 func openRecord(keys *vault.Keyring, state *State, s sealed) (*vault.Record, []vault.ObjectID, error) {
-	row, device := &state.rows[s.row], state.Moment.Commit.Device
+	row, device := state.rows.at(s.row), state.Moment.Commit.Device
 	if vault.Identify(s.data) != s.record {
 		return nil, nil, fmt.Errorf("%w: another object came", ErrRecord)
 	}

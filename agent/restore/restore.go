@@ -28,16 +28,15 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"time"
 
 	wire "backstay/protocol/v4"
 	"backstay/protocol/vault"
-
-	"time"
 )
 
 // A Getter yields sealed objects as [vault.Fetch] says: each id once, in any order,
-// with its error if it cannot be had: vault.ErrMissing, or a vault.ErrCorrupt. An
-// error without an id ends it. Several calls may run at a time.
+// with its error if it cannot be had: vault.ErrMissing, or a vault.ErrCorrupt. Any
+// other error ends the restore. Several calls may run at a time.
 type Getter interface {
 	Get(ctx context.Context, ids []vault.ObjectID) iter.Seq2[vault.Object, error]
 }

@@ -1,6 +1,8 @@
 package restore
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -17,6 +19,7 @@ import (
 	"time"
 
 	"backstay/agent/metadata"
+	"backstay/internal/durable"
 	"backstay/protocol/vault"
 )
 
@@ -54,7 +57,7 @@ type Report struct {
 	// OutOfScope counts those that were no longer protected at that moment: they are
 	// as they were last seen.
 	OutOfScope int64
-	// Failed are the paths that were not restored.
+	// Failed are the paths that were not restored, ascending.
 	Failed []Failure
 	// Losses are the first of what could not be set, LossCount counts all of it by
 	// what it is.
@@ -74,6 +77,10 @@ type Failure struct {
 	// Err is [ErrExists], vault.ErrMissing, a vault.ErrCorrupt, an [ErrIntegrity],
 	// or what the system said.
 	Err error
+}
+
+func byPath(a, b Failure) int {
+	return cmp.Or(cmp.Compare(a.Path, b.Path), bytes.Compare(a.ID[:], b.ID[:]))
 }
 
 // A Loss is a path that was restored without something.
@@ -97,7 +104,8 @@ const (
 // Run restores a selection. A path that cannot be restored is in the report and
 // stops nothing else. When the error is nil, everything the report does not name as
 // failed is durable; else it says what ended the restore: a target that is full,
-// read-only or busy, the source, or ctx. Run again into the same target it goes on.
+// read-only or busy, the source, or ctx. Run again with the same selection into the
+// same target it goes on.
 //
 // Two runs must not restore into each other's folders at the same time; on Unix a
 // lock keeps them out of the same target. Memory stays below 100 MB beside the
@@ -124,6 +132,7 @@ func Run(ctx context.Context, src Getter, sel *Selection, o Options) (Report, er
 		return Report{}, fmt.Errorf("restore: %q is not a single name", o.Name)
 	}
 	err := r.run(ctx)
+	slices.SortFunc(r.report.Failed, byPath)
 	r.meter.add(0, 0, 0, true)
 	if err != nil {
 		err = fmt.Errorf("restore into %s: %w", o.To, err)
@@ -192,7 +201,11 @@ func (r *run) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.tree.sync(); err != nil {
+	err = r.tree.sync()
+	if !syncsWhole { // the target's own name
+		err = errors.Join(err, durable.SyncDir(filepath.Dir(r.o.To)))
+	}
+	if err != nil {
 		return fmt.Errorf("what was restored may not last: %w", err)
 	}
 	return nil
@@ -279,7 +292,7 @@ func (r *run) record(ctx context.Context, s sealed, files chan<- *file) {
 		r.fail(ctx, s.want, "", err)
 		return
 	}
-	row := &r.sel.state.rows[s.row]
+	row := r.sel.state.rows.at(s.row)
 	if row.op == vault.OpOutOfScope && s.record == row.record {
 		r.wait(want{s.row, refs[0]})
 		return
@@ -314,8 +327,7 @@ func (r *run) restore(ctx context.Context, f *file, files chan<- *file) error {
 	}
 	defer r.tree.leave(n)
 	if f.rec.Type == vault.TypeSocket || f.rec.Type == vault.TypeOther {
-		r.lose(f, metadata.Loss{What: "the path itself", Err: metadata.ErrNotRecreated})
-		r.meter.add(1, 0, 0, false)
+		r.leaveOut(f)
 		return nil
 	}
 	if f.name, f.place, err = r.find(n, f); err != nil {
@@ -369,7 +381,11 @@ func (r *run) folder(f *file) error {
 
 // special makes a symlink, a FIFO or a device.
 func (r *run) special(n *node, f *file) error {
-	for f.place != same {
+	for range maxTries {
+		if f.place == same {
+			r.done(f, 0)
+			return nil
+		}
 		if f.place == taken {
 			if err := r.replace(n, f.name); err != nil {
 				return err
@@ -380,18 +396,15 @@ func (r *run) special(n *node, f *file) error {
 			lost, err = metadata.Make(dir, f.name, f.rec, r.o.Metadata)
 			return err
 		})
-		if errors.Is(err, metadata.ErrNotRecreated) {
-			r.lose(f, metadata.Loss{What: "the path itself", Err: err})
-			r.meter.add(1, 0, 0, false)
-			return nil
-		}
-		if err == nil {
+		switch {
+		case err == nil:
 			r.lose(f, lost...)
 			r.done(f, 0)
 			return nil
-		}
-		switch {
-		case errors.Is(err, fs.ErrExist):
+		case errors.Is(err, metadata.ErrNotRecreated):
+			r.leaveOut(f)
+			return nil
+		case errors.Is(err, fs.ErrExist): // another came between
 		case unholdable(err) && !f.plain:
 			f.plain = true
 		default:
@@ -401,8 +414,13 @@ func (r *run) special(n *node, f *file) error {
 			return err
 		}
 	}
-	r.done(f, 0)
-	return nil
+	return ErrExists
+}
+
+// leaveOut reports what is recorded and not made again.
+func (r *run) leaveOut(f *file) {
+	r.lose(f, metadata.Loss{What: "the path itself", Err: metadata.ErrNotRecreated})
+	r.meter.add(1, 0, 0, false)
 }
 
 // linked deals with a file that has several names: the first that comes is
@@ -521,23 +539,31 @@ func (r *run) find(n *node, f *file) (string, placement, error) {
 	}
 }
 
+// maxTries is how often a name is looked for anew when another takes it meanwhile.
+const maxTries = 20
+
 // settle gives what is complete its name.
 func (r *run) settle(n *node, f *file, part string) error {
-	for {
+	err := ErrExists
+	for range maxTries {
 		if f.place == taken {
-			if err := r.replace(n, f.name); err != nil {
-				return errors.Join(err, n.remove(part))
+			if err = r.replace(n, f.name); err != nil {
+				break
 			}
 		}
-		err := n.rename(part, f.name)
+		if err = n.rename(part, f.name); err == nil {
+			return nil
+		}
 		if !errors.Is(err, fs.ErrExist) {
-			return err
+			break
 		}
 		// Another came between, or one that the file system takes for the same.
 		if f.name, f.place, err = r.find(n, f); err != nil || f.place == same {
-			return errors.Join(err, n.remove(part))
+			break
 		}
+		err = ErrExists
 	}
+	return errors.Join(err, n.remove(part))
 }
 
 // aside moves away what stands where a folder is to be.
@@ -584,7 +610,7 @@ func (r *run) fail(ctx context.Context, w want, path string, err error) {
 		return
 	}
 	r.mu.Lock()
-	r.report.Failed = append(r.report.Failed, Failure{Path: path, ID: r.sel.state.rows[w.row].path, Err: err})
+	r.report.Failed = append(r.report.Failed, Failure{Path: path, ID: r.sel.state.rows.at(w.row).path, Err: err})
 	r.mu.Unlock()
 	r.meter.add(1, 0, 0, false)
 }
@@ -608,7 +634,7 @@ func (r *run) done(f *file, written int64) {
 	if f.place == same {
 		r.report.Same++
 	}
-	if r.sel.state.rows[f.row].op == vault.OpOutOfScope {
+	if r.sel.state.rows.at(f.row).op == vault.OpOutOfScope {
 		r.report.OutOfScope++
 	}
 	r.mu.Unlock()

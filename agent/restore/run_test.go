@@ -272,7 +272,7 @@ func TestRowLies(t *testing.T) {
 			l.commit(put("/a", inline("a")), put("/b", inline("b")))
 			l.commit()
 			s := l.moment(l)
-			lie(&s.rows[0])
+			lie(s.rows.at(0))
 			sel, err := s.All()
 			if err != nil {
 				t.Fatal(err)
