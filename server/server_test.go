@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -109,19 +108,6 @@ func TestVersion3OnLoopback(t *testing.T) {
 	addr, _ := run(t, s)
 	if m := ask(t, dial(t, addr), wire.Message{Kind: wire.Register, Name: "ada"}); m.Kind != wire.Registered {
 		t.Fatalf("got %v", m.Kind)
-	}
-}
-
-func TestTLSIsAnsweredWithItsOwnError(t *testing.T) {
-	s, log := open(t, nil)
-	addr, _ := run(t, s)
-	_, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
-	if err == nil || !strings.Contains(err.Error(), "protocol version not supported") {
-		t.Fatalf("got %v", err)
-	}
-	// The log line is written before the answer is.
-	if !strings.Contains(log.String(), "protocol version 4 is not spoken yet") {
-		t.Fatalf("log:\n%s", log)
 	}
 }
 

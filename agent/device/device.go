@@ -8,6 +8,7 @@
 package device
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"backstay/internal/durable"
 	"backstay/internal/private"
@@ -59,12 +61,16 @@ func New(name string) (Device, error) {
 }
 
 // Load reads a folder's device. Errors: [ErrNotEnrolled]; files that cannot be
-// understood or that others can read.
+// understood or that others can read. Of a machine that has keys and is not enrolled
+// yet, or has lost vault.info, the keys are returned with ErrNotEnrolled.
 func Load(folder string) (Device, error) {
 	var d Device
 	path := filepath.Join(folder, MeFile)
 	data, err := private.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(filepath.Join(folder, VaultFile)); err == nil {
+			return d, fmt.Errorf("%w. %s is missing and held its keys; put it back from a copy if there is one", ErrNotEnrolled, path)
+		}
 		return d, ErrNotEnrolled
 	}
 	if err != nil {
@@ -75,15 +81,16 @@ func Load(folder string) (Device, error) {
 		return d, fmt.Errorf("%s%c%w", folder, filepath.Separator, err)
 	}
 	if len(me.Key) != len(d.Seed) {
-		return d, fmt.Errorf("%w (%s holds the key of a version 3 client)", ErrNotEnrolled, path)
+		return d, fmt.Errorf("%w. %s holds the key of a version 3 client", ErrNotEnrolled, path)
 	}
-	d.Name, d.Seed = me.Name, vault.Key(me.Key)
-	if d.Identity, err = vault.NewIdentity(vault.RoleDevice, d.Seed); err != nil {
+	id, err := vault.NewIdentity(vault.RoleDevice, vault.Key(me.Key))
+	if err != nil {
 		return d, err
 	}
-	if vault.DeviceID(me.ID) != d.Identity.ID() {
+	if vault.DeviceID(me.ID) != id.ID() {
 		return d, fmt.Errorf("%s: the id of line 2 is not that of the key; put the file back from a copy", path)
 	}
+	d.Name, d.Seed, d.Identity = me.Name, vault.Key(me.Key), id
 	return d, d.loadVault(folder)
 }
 
@@ -91,7 +98,7 @@ func (d *Device) loadVault(folder string) error {
 	path := filepath.Join(folder, VaultFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w (%s is missing)", ErrNotEnrolled, path)
+		return fmt.Errorf("%w. %s is missing; joining again keeps the keys", ErrNotEnrolled, path)
 	}
 	if err != nil {
 		return err
@@ -118,19 +125,22 @@ func (d *Device) loadVault(folder string) error {
 		}
 		raw, err := hex.DecodeString(value)
 		if err != nil || len(raw) != len(into) {
-			return fmt.Errorf("%s line %d: %s needs %d bytes in hex; put the file back from a copy, or join again", path, n+1, key, len(into))
+			return fmt.Errorf("%s line %d: %s needs %d bytes in hex; put the file back from a copy, or move it away and join again", path, n+1, key, len(into))
 		}
 		copy(into, raw)
 	}
-	if d.Pin == (v4.Pin{}) {
-		return fmt.Errorf("%s: the pin is missing; put the file back from a copy, or join again", path)
+	switch {
+	case d.Pin == (v4.Pin{}):
+		return fmt.Errorf("%s: the pin is missing; put the file back from a copy, or move it away and join again", path)
+	case (d.Vault == vault.ID{}) != (d.Genesis == vault.EntryHash{}):
+		return fmt.Errorf("%s: one of vault and genesis is missing; put the file back from a copy, or move it away and join again", path)
 	}
 	return nil
 }
 
-// Save writes both files, durably. A me.info of other keys is not written over:
-// one of a version 3 client is kept as me-v3.info first.
-func (d Device) Save(folder string) error {
+// SaveKeys writes me.info, durably. One of other keys is not written over: that of a
+// version 3 client is kept as me-v3.info first.
+func (d Device) SaveKeys(folder string) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return fmt.Errorf("make the config folder: %w", err)
 	}
@@ -142,8 +152,8 @@ func (d Device) Save(folder string) error {
 		}
 		switch {
 		case len(old.Key) != len(d.Seed):
-			if err := os.Link(path, filepath.Join(folder, MeV3File)); err != nil {
-				return fmt.Errorf("keep the version 3 identity: %w", err)
+			if err := keepV3(filepath.Join(folder, MeV3File), data); err != nil {
+				return err
 			}
 		case vault.Key(old.Key) != d.Seed:
 			return fmt.Errorf("%s holds the keys of another device; move it away first", path)
@@ -155,7 +165,28 @@ func (d Device) Save(folder string) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(path, me, 0o600); err != nil {
+	return durable.WriteFile(path, me, 0o600)
+}
+
+// keepV3 makes path hold a version 3 identity, and never another than before.
+func keepV3(path string, identity []byte) error {
+	kept, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return durable.WriteFile(path, identity, 0o600)
+	case err == nil && !bytes.Equal(kept, identity):
+		return fmt.Errorf("%s holds another identity than %s, and both are of version 3; move the one that is not needed away", path, MeFile)
+	}
+	return err
+}
+
+// Save writes vault.info, and me.info as SaveKeys does, durably.
+func (d Device) Save(folder string) error {
+	// The account is the server's word, and must not add lines.
+	if strings.ContainsFunc(d.Account, unicode.IsControl) {
+		return fmt.Errorf("the server gives the account a name that no account can have: %q", d.Account)
+	}
+	if err := d.SaveKeys(folder); err != nil {
 		return err
 	}
 	text := fmt.Sprintf("# Which server and vault this machine trusts. Written by \"agent join\"; keep it as it is.\naccount: %s\npin: %x\n", d.Account, d.Pin[:])

@@ -88,8 +88,11 @@ func (r *Reader) Children(ctx context.Context, folder string, at time.Time) ([]V
 
 // Of returns the versions of a path, the newest first.
 func (r *Reader) Of(ctx context.Context, path string) ([]Version, error) {
-	me := r.Device.Identity.ID()
-	rows, err := collect(r.Session.History(ctx, me, r.Keys.Path(me, []byte(path))))
+	return r.path(ctx, r.Keys.Path(r.Device.Identity.ID(), []byte(path)))
+}
+
+func (r *Reader) path(ctx context.Context, id vault.PathID) ([]Version, error) {
+	rows, err := collect(r.Session.History(ctx, r.Device.Identity.ID(), id))
 	if errors.Is(err, v4.ErrNotFound) {
 		return nil, nil
 	}
@@ -97,6 +100,87 @@ func (r *Reader) Of(ctx context.Context, path string) ([]Version, error) {
 		return nil, err
 	}
 	return r.versions(ctx, rows)
+}
+
+// Roots returns the lines of transfer.info as they were at a moment, the zero time
+// for now, as far as anything of them was backed up.
+func (r *Reader) Roots(ctx context.Context, at time.Time) ([]Version, error) {
+	head, err := r.Session.Head(ctx, r.Device.Identity.ID(), at)
+	if err != nil || len(head.Commit) == 0 {
+		return nil, err
+	}
+	c, err := vault.ParseCommit(head.Commit)
+	if err != nil {
+		return nil, err
+	}
+	var roots []Version
+	var damaged []error
+	for _, root := range c.Roots {
+		versions, err := r.path(ctx, root.Path)
+		if errors.Is(err, client.ErrLost) || ctx.Err() != nil {
+			return nil, err
+		}
+		damaged = append(damaged, err)
+		if v, ok := At(versions, at); ok {
+			roots = append(roots, v)
+		}
+	}
+	slices.SortFunc(roots, func(a, b Version) int { return slices.Compare(a.Name, b.Name) })
+	return roots, errors.Join(damaged...)
+}
+
+// At returns the newest of a path's versions at a moment, the zero time for now.
+func At(versions []Version, at time.Time) (Version, bool) {
+	for _, v := range versions {
+		if at.IsZero() || !v.Time.After(at) {
+			return v, true
+		}
+	}
+	return Version{}, false
+}
+
+// All yields the newest version of everything that was ever backed up, the deleted
+// included, folder after folder. It asks the server for each folder, so it is slow.
+// After an error nothing follows, except that what is damaged is left out and told
+// at the end.
+func (r *Reader) All(ctx context.Context) iter.Seq2[Version, error] {
+	return func(yield func(Version, error) bool) {
+		rows, err := collect(r.Session.State(ctx, r.Device.Identity.ID(), time.Time{}))
+		if err != nil {
+			yield(Version{}, err)
+			return
+		}
+		there := make(map[vault.PathID]bool, len(rows))
+		for _, row := range rows {
+			there[row.Path] = true
+		}
+		tops := slices.DeleteFunc(rows, func(row v4.Row) bool { return row.Parent != row.Path && there[row.Parent] })
+		level, damaged := r.versions(ctx, tops)
+		seen := map[string]bool{}
+		for len(level) > 0 && ctx.Err() == nil {
+			var below []Version
+			for _, v := range level {
+				if seen[string(v.Name)] {
+					continue
+				}
+				seen[string(v.Name)] = true
+				if !yield(v, nil) {
+					return
+				}
+				// What is deleted or out of scope does not say what it was.
+				if v.Op == vault.OpPut && v.Type != vault.TypeFolder {
+					continue
+				}
+				children, err := r.Children(ctx, string(v.Name), time.Time{})
+				damaged = errors.Join(damaged, err)
+				below = append(below, children...)
+			}
+			level = below
+		}
+		if damaged = errors.Join(damaged, context.Cause(ctx)); damaged != nil {
+			yield(Version{}, damaged)
+		}
+	}
 }
 
 func collect(rows iter.Seq2[v4.Row, error]) ([]v4.Row, error) {

@@ -199,7 +199,7 @@ func state(log []entry, at time.Time) []wire.Row {
 func (l *lab) digest(log []entry) [32]byte {
 	var d vault.Digest
 	for _, r := range state(log, time.Time{}) {
-		d.Add(r.Path, r.Record)
+		d.Add(r.Path, r.Parent, r.Record)
 	}
 	return d.Sum()
 }

@@ -15,10 +15,6 @@
 // the size, modification time and mode recorded is taken for done. Where a file
 // system keeps times or modes badly, the content is compared.
 //
-// One thing is the server's word: which folder a path is in. [State.Select]
-// believes it when it leaves paths out, so a server that lies can keep a path out of
-// a folder's restore. [State.All] believes nothing, and [Options.Root] narrows it.
-//
 // The package keeps no state between runs, chooses no names beside originals and
 // asks nobody anything.
 package restore

@@ -67,7 +67,7 @@ func ReadState(ctx context.Context, src Source, m *Moment) (*State, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read state: %w", err)
 		}
-		digest.Add(r.Path, r.Record)
+		digest.Add(r.Path, r.Parent, r.Record)
 		s.rows.add(row{r.Path, r.Parent, r.Seq, r.Record, r.Op})
 		before = r.Path
 	}
@@ -119,8 +119,8 @@ func (s *State) All() (*Selection, error) {
 	return sel, nil
 }
 
-// Select selects a path and everything below it, by the parents that the server
-// states. A folder that is not recorded itself can be selected by what is in it.
+// Select selects a path and everything below it, by the parents that the digest
+// signs. A folder that is not recorded itself can be selected by what is in it.
 //
 // Errors: [ErrNotFound].
 func (s *State) Select(path vault.PathID) (*Selection, error) {

@@ -178,21 +178,21 @@ func (u *Uploader) commit(ctx context.Context, batch []*ready, report func(Resul
 	digest := h.Digest
 	var replaced []vault.PathID
 	for i, r := range batch {
-		path := u.o.Keys.Path(u.device, []byte(r.item.Path))
+		path, parent := u.o.Keys.Path(u.device, []byte(r.item.Path)), u.parent(r.item.Path)
 		if inState(old[i]) {
-			digest.Remove(path, old[i].Record)
-		} else if record, ok := u.nameless[path]; ok {
-			digest.Remove(path, record)
+			digest.Remove(path, parent, old[i].Record)
+		} else if row, ok := u.nameless[path]; ok {
+			digest.Remove(path, row.Parent, row.Record)
 			replaced = append(replaced, path)
 		}
 		v := catalog.Version{Path: r.item.Path, Facts: r.facts, Fuzzy: r.torn}
 		switch r.item.Op {
 		case vault.OpPut:
 			v.State, v.Record = catalog.Present, ids[i]
-			digest.Add(path, ids[i])
+			digest.Add(path, parent, ids[i])
 		case vault.OpOutOfScope:
 			v.State, v.Record = catalog.Excluded, ids[i]
-			digest.Add(path, ids[i])
+			digest.Add(path, parent, ids[i])
 		default:
 			v.State = catalog.Gone
 		}

@@ -52,7 +52,7 @@ func Open(ctx context.Context, o Options) (*Uploader, Finding, error) {
 	}
 	u := &Uploader{
 		o: o, device: o.Identity.ID(), large: make(chan struct{}, largeFiles), lastSent: o.LastSent,
-		completed: map[string]bool{}, passed: map[string]bool{}, nameless: map[vault.PathID]vault.ObjectID{}, wake: make(chan struct{}, 1),
+		completed: map[string]bool{}, passed: map[string]bool{}, nameless: map[vault.PathID]v4.Row{}, wake: make(chan struct{}, 1),
 	}
 	u.cutters.New = func() any { return cut.New(o.Keys.ChunkerKey()) }
 	finding, err := u.compare(ctx)
@@ -129,7 +129,7 @@ func (u *Uploader) adopt(ctx context.Context, at vault.Position, head v4.Head, w
 				return err
 			}
 			rows[row.Path] = row
-			digest.Add(row.Path, row.Record)
+			digest.Add(row.Path, row.Parent, row.Record)
 		}
 		c, err := vault.ParseCommit(head.Commit)
 		if err != nil {
@@ -171,7 +171,7 @@ func (u *Uploader) adopt(ctx context.Context, at vault.Position, head v4.Head, w
 				// Its path is captured again and replaces it, but its name is
 				// not known here.
 				u.o.Log.Error("a record on the server cannot be read", "record", object.ID.String(), "err", err)
-				u.nameless[row.Path] = row.Record
+				u.nameless[row.Path] = row
 				continue
 			}
 			if !yield(v, nil) {

@@ -162,7 +162,7 @@ func (s *fakeServer) Commit(_ context.Context, raw []byte, objects [][]byte) ([]
 	}
 	var digest vault.Digest
 	for _, row := range state {
-		digest.Add(row.Path, row.Record)
+		digest.Add(row.Path, row.Parent, row.Record)
 	}
 	if digest.Sum() != c.Digest {
 		return nil, &v4.Error{Code: v4.CodeDigest}

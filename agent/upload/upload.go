@@ -126,7 +126,7 @@ type Uploader struct {
 	// passes says with which commit the first pass over a root was complete.
 	passes map[string]uint64
 	// nameless are records in the server's state that could not be opened.
-	nameless map[vault.PathID]vault.ObjectID
+	nameless map[vault.PathID]v4.Row
 	adopted  []catalog.Chunk
 
 	mu   sync.Mutex // guards what follows

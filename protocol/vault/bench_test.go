@@ -121,6 +121,6 @@ func BenchmarkDigest(b *testing.B) {
 	var record ObjectID
 	for b.Loop() {
 		record[0]++
-		d.Add(PathID{1}, record)
+		d.Add(PathID{1}, PathID{2}, record)
 	}
 }

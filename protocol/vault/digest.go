@@ -25,8 +25,8 @@ type Digest struct {
 const highs = 0x8000_8000_8000_8000
 
 // Add adds a record, a put or out of scope, as the newest of its path.
-func (d *Digest) Add(path PathID, record ObjectID) {
-	e := newElement(path, record)
+func (d *Digest) Add(path, parent PathID, record ObjectID) {
+	e := newElement(path, parent, record)
 	defer elements.Put(e)
 	for i, a := range &d.words {
 		b := binary.LittleEndian.Uint64(e.out[8*i:])
@@ -35,8 +35,8 @@ func (d *Digest) Add(path PathID, record ObjectID) {
 }
 
 // Remove takes out what Add added.
-func (d *Digest) Remove(path PathID, record ObjectID) {
-	e := newElement(path, record)
+func (d *Digest) Remove(path, parent PathID, record ObjectID) {
+	e := newElement(path, parent, record)
 	defer elements.Put(e)
 	for i, a := range &d.words {
 		b := binary.LittleEndian.Uint64(e.out[8*i:])
@@ -53,10 +53,11 @@ type element struct {
 
 var elements = sync.Pool{New: func() any { return &element{hash: blake3.New()} }}
 
-func newElement(path PathID, record ObjectID) *element {
+func newElement(path, parent PathID, record ObjectID) *element {
 	e := elements.Get().(*element)
 	e.hash.Reset()
 	e.hash.Write(path[:])
+	e.hash.Write(parent[:])
 	e.hash.Write(record[:])
 	e.hash.Digest().Read(e.out[:])
 	return e

@@ -163,6 +163,7 @@ type digestVector struct {
 
 type elementVector struct {
 	Path   hexBytes `json:"path"`
+	Parent hexBytes `json:"parent"`
 	Record hexBytes `json:"record"`
 }
 
@@ -318,10 +319,10 @@ func TestHistoryVectors(t *testing.T) {
 	for i, v := range h.Digests {
 		var d Digest
 		for _, e := range v.Add {
-			d.Add(PathID(e.Path), ObjectID(e.Record))
+			d.Add(PathID(e.Path), PathID(e.Parent), ObjectID(e.Record))
 		}
 		for _, e := range v.Remove {
-			d.Remove(PathID(e.Path), ObjectID(e.Record))
+			d.Remove(PathID(e.Path), PathID(e.Parent), ObjectID(e.Record))
 		}
 		if sum := d.Sum(); !bytes.Equal(sum[:], v.Sum) || v.Digest != nil && !bytes.Equal(d.Bytes(), v.Digest) {
 			t.Errorf("digest %d is %x", i, sum)
@@ -533,17 +534,19 @@ func writeHistory(t *testing.T) {
 		h.BadCommits = append(h.BadCommits, b)
 	}
 
-	element := func(n byte) elementVector { return elementVector{sequence(16, n), sequence(32, n+100)} }
+	element := func(n byte) elementVector {
+		return elementVector{sequence(16, n), sequence(16, n+50), sequence(32, n+100)}
+	}
 	for i, v := range []digestVector{
 		{}, {Add: []elementVector{element(1)}}, {Add: []elementVector{element(1), element(2), element(3)}},
 		{Add: []elementVector{element(1), element(2)}, Remove: []elementVector{element(1)}}, {Add: slices.Repeat([]elementVector{element(4)}, 5)},
 	} {
 		var d Digest
 		for _, e := range v.Add {
-			d.Add(PathID(e.Path), ObjectID(e.Record))
+			d.Add(PathID(e.Path), PathID(e.Parent), ObjectID(e.Record))
 		}
 		for _, e := range v.Remove {
-			d.Remove(PathID(e.Path), ObjectID(e.Record))
+			d.Remove(PathID(e.Path), PathID(e.Parent), ObjectID(e.Record))
 		}
 		sum := d.Sum()
 		if v.Sum = sum[:]; i == 1 {

@@ -88,20 +88,21 @@ func TestVerifyAuditCount(t *testing.T) {
 
 func TestDigest(t *testing.T) {
 	type pair struct {
-		path   PathID
-		record ObjectID
+		path, parent PathID
+		record       ObjectID
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		pairs := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) pair {
-			return pair{PathID{rapid.Byte().Draw(t, "path")}, ObjectID{rapid.Byte().Draw(t, "record")}}
+			return pair{PathID{rapid.Byte().Draw(t, "path")}, PathID{rapid.Byte().Draw(t, "parent")}, ObjectID{rapid.Byte().Draw(t, "record")}}
 		}), 0, 8).Draw(t, "pairs")
 		var want [1024]uint16
 		var d Digest
 		for _, p := range pairs {
-			d.Add(p.path, p.record)
+			d.Add(p.path, p.parent, p.record)
 			var out [2048]byte
 			h := blake3.New()
 			h.Write(p.path[:])
+			h.Write(p.parent[:])
 			h.Write(p.record[:])
 			h.Digest().Read(out[:])
 			for i := range want {
@@ -119,7 +120,7 @@ func TestDigest(t *testing.T) {
 		}
 		for _, i := range rapid.Permutation([]int{0, 1, 2, 3, 4, 5, 6, 7}).Draw(t, "order") {
 			if i < len(pairs) {
-				d.Remove(pairs[i].path, pairs[i].record)
+				d.Remove(pairs[i].path, pairs[i].parent, pairs[i].record)
 			}
 		}
 		if d != (Digest{}) {
@@ -127,8 +128,14 @@ func TestDigest(t *testing.T) {
 		}
 	})
 	var a, b Digest
-	a.Add(PathID{1}, ObjectID{2})
-	b.Add(PathID{2}, ObjectID{1})
+	a.Add(PathID{1}, PathID{3}, ObjectID{2})
+	b.Add(PathID{2}, PathID{3}, ObjectID{1})
+	if a == b || a.Sum() == b.Sum() {
+		t.Error("two states have one digest")
+	}
+	a, b = Digest{}, Digest{}
+	a.Add(PathID{1}, PathID{2}, ObjectID{3})
+	b.Add(PathID{1}, PathID{4}, ObjectID{3})
 	if a == b || a.Sum() == b.Sum() {
 		t.Error("two states have one digest")
 	}

@@ -21,7 +21,7 @@ func (a *Accounts) Run(ctx context.Context) {
 	if a.o.SeenFile == "" {
 		return
 	}
-	last := a.seen()
+	var last []byte
 	tick := time.NewTicker(seenEvery)
 	defer tick.Stop()
 	for done := false; !done; {

@@ -100,10 +100,10 @@ func (q *request) commits(ctx context.Context) error {
 	if m.Last == 0 {
 		m.Last = math.MaxUint64
 	}
-	return q.holding(ctx, pageBytes, func() error {
+	return q.holding(ctx, pageBytes, func(say func([]byte) error) error {
 		for h, err := range q.s.o.Store.Commits(ctx, q.vault, m.Device, m.First, m.Last) {
 			if err == nil {
-				err = q.say(wire.Head{Commit: h.Body, Stamp: h.Stamp}.Append(nil))
+				err = say(wire.Head{Commit: h.Body, Stamp: h.Stamp}.Append(nil))
 			}
 			if err != nil {
 				return err
@@ -131,8 +131,8 @@ func (q *request) list(ctx context.Context) error {
 	default:
 		rows = store.State(ctx, q.vault, m.Device, m.At)
 	}
-	return q.holding(ctx, holds, func() error {
-		_, err := q.rows(rows)
+	return q.holding(ctx, holds, func(say func([]byte) error) error {
+		_, err := sayRows(rows, say)
 		return err
 	})
 }
@@ -145,8 +145,8 @@ func (q *request) history(ctx context.Context) error {
 	if err := q.knows(ctx, m.Device); err != nil {
 		return err
 	}
-	return q.holding(ctx, pageBytes, func() error {
-		n, err := q.rows(q.s.o.Store.Versions(ctx, q.vault, m.Device, m.Path))
+	return q.holding(ctx, pageBytes, func(say func([]byte) error) error {
+		n, err := sayRows(q.s.o.Store.Versions(ctx, q.vault, m.Device, m.Path), say)
 		if err == nil && n == 0 {
 			err = fmt.Errorf("%w: path %v", wire.ErrNotFound, m.Path)
 		}
@@ -166,15 +166,15 @@ func (q *request) knows(ctx context.Context, id vault.DeviceID) error {
 	return fmt.Errorf("%w: device %v", wire.ErrNotFound, id)
 }
 
-// rows sends rows in bodies and returns how many there were.
-func (q *request) rows(all iter.Seq2[storage.Version, error]) (n int, err error) {
+// sayRows sends rows in bodies and returns how many there were.
+func sayRows(all iter.Seq2[storage.Version, error], say func([]byte) error) (n int, err error) {
 	var body []byte
 	page := make([]wire.Row, 0, wire.MaxRows)
 	flush := func() error {
 		n += len(page)
 		body = wire.AppendRows(body[:0], page)
 		page = page[:0]
-		return q.say(body)
+		return say(body)
 	}
 	for v, err := range all {
 		if err != nil {
@@ -214,7 +214,7 @@ func (q *request) get(ctx context.Context) error {
 }
 
 func (q *request) turn(ctx context.Context, ids []vault.ObjectID, sent map[vault.ObjectID]bool) (done bool, err error) {
-	c, err := q.s.downloads.enter(ctx, q.id, objectBytes, objectBytes)
+	c, err := q.s.downloads.enter(ctx, q.id, objectBytes, objectBytes, q.tooSlow)
 	if err != nil {
 		return false, err
 	}
@@ -236,14 +236,10 @@ func (q *request) turn(ctx context.Context, ids []vault.ObjectID, sent map[vault
 		// The store reads into one buffer, which has the size of the largest.
 		largest = max(largest, len(o.Data))
 		c.shrink(c.held - largest)
-		err := q.within(objectTime, func() error {
-			if _, err := q.Write(head); err != nil {
-				return err
-			}
-			_, err := q.Write(o.Data)
-			return err
-		})
-		if err != nil {
+		if _, err := q.Write(head); err != nil {
+			return false, err
+		}
+		if _, err := q.Write(o.Data); err != nil {
 			return false, err
 		}
 		q.s.counters.bytesOut.Add(int64(len(o.Data)))
@@ -263,7 +259,7 @@ func (q *request) prove(ctx context.Context) error {
 	if err := q.knows(ctx, m.Device); err != nil {
 		return err
 	}
-	return q.holding(ctx, commitBytes, func() error {
+	return q.holding(ctx, commitBytes, func(say func([]byte) error) error {
 		var ids []vault.ObjectID
 		for v, err := range q.s.o.Store.Records(ctx, q.vault, m.Device, m.Seq) {
 			if err != nil {
@@ -282,7 +278,7 @@ func (q *request) prove(ctx context.Context) error {
 			}
 			p.Head = wire.Head{Commit: h.Body, Stamp: h.Stamp}
 		}
-		return q.say(p.Append(nil))
+		return say(p.Append(nil))
 	})
 }
 
@@ -298,9 +294,9 @@ func (q *request) membership(ctx context.Context) error {
 	if q.members == nil {
 		return nil
 	}
-	return q.holding(ctx, pageBytes, func() error {
+	return q.holding(ctx, pageBytes, func(say func([]byte) error) error {
 		for entry := range q.members.Now().Entries(m.From) {
-			if err := q.say(wire.AppendEntry(nil, entry)); err != nil {
+			if err := say(wire.AppendEntry(nil, entry)); err != nil {
 				return err
 			}
 		}
@@ -367,7 +363,7 @@ func (q *request) devices(ctx context.Context) error {
 				devices[i].Member, devices[i].Revoked = what == member, err != nil
 			}
 		}
-		if err := q.say(wire.AppendDevices(nil, devices)); err != nil {
+		if err := q.Answer(wire.AppendDevices(nil, devices)); err != nil {
 			return err
 		}
 	}
@@ -381,17 +377,15 @@ func (q *request) ping(context.Context) error {
 	return q.Answer(wire.PingAnswer{Clock: time.Now()}.Append(nil))
 }
 
-// holding runs f while it may hold n bytes.
-func (q *request) holding(ctx context.Context, n int, f func() error) error {
-	c, err := q.s.downloads.enter(ctx, q.id, n, n)
+// holding runs f while it may hold n bytes. f answers by say.
+func (q *request) holding(ctx context.Context, n int, f func(say func([]byte) error) error) error {
+	c, err := q.s.downloads.enter(ctx, q.id, n, n, q.tooSlow)
 	if err != nil {
 		return err
 	}
 	defer c.leave()
-	return f()
-}
-
-// say sends a message of an answer that has several.
-func (q *request) say(message []byte) error {
-	return q.within(objectTime, func() error { return q.Answer(message) })
+	return f(func(message []byte) error {
+		defer c.shrink(0) // it has got on
+		return q.Answer(message)
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	wire "backstay/protocol/v4"
 	"backstay/protocol/vault"
@@ -15,8 +16,11 @@ import (
 // hold, and nothing is granted after which not every request could still get its
 // most, one after another (the banker's algorithm): there is no deadlock. Requests
 // that hold something go first; those that hold nothing yet follow in the order they
-// came, and no device has more than perDevice at work, so that one cannot keep all
-// others waiting.
+// came, and no device has more than perDevice at work.
+//
+// Nobody is held up by who is slow, or pretends to be: after patience a request that
+// waits has the one ended that has held what it has for longest, if it has for that
+// long. Without others who wait, anybody may be as slow as they are.
 type budget struct {
 	perDevice  int
 	maxWaiting int // of those who hold nothing; more are told to come later
@@ -36,7 +40,14 @@ type claim struct {
 	device vault.DeviceID
 	most   int // bytes
 	held   int // bytes; guarded by b.mu
+	// since is when it began, or got on; guarded by b.mu.
+	since time.Time
+	evict func() // ends the request; it does not wait for that
 }
+
+// patience is how long a request is waited for: time for the largest object at 75
+// KB/s.
+const patience = time.Minute
 
 type waiter struct {
 	c       *claim
@@ -52,9 +63,9 @@ func newBudget(bytes, perDevice, maxWaiting int) *budget {
 }
 
 // enter waits until a request may begin, holding n bytes, and never more than most.
-// Errors: [wire.ErrBusy] if too many wait already, ctx's.
-func (b *budget) enter(ctx context.Context, device vault.DeviceID, n, most int) (*claim, error) {
-	c := &claim{b: b, device: device, most: most}
+// evict ends it for being slow. Errors: [wire.ErrBusy] if too many wait already, ctx's.
+func (b *budget) enter(ctx context.Context, device vault.DeviceID, n, most int, evict func()) (*claim, error) {
+	c := &claim{b: b, device: device, most: most, evict: evict}
 	b.mu.Lock()
 	w := &waiter{c, n, make(chan struct{})}
 	b.enters = append(b.enters, w)
@@ -84,10 +95,17 @@ func (b *budget) enter(ctx context.Context, device vault.DeviceID, n, most int) 
 }
 
 func (b *budget) wait(ctx context.Context, w *waiter, in *[]*waiter) error {
-	select {
-	case <-w.granted:
-		return nil
-	case <-ctx.Done():
+	impatient := time.NewTicker(patience)
+	defer impatient.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-w.granted:
+			return nil
+		case <-impatient.C:
+			b.evictSlowest()
+		case <-ctx.Done():
+			waiting = false
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -101,6 +119,22 @@ func (b *budget) wait(ctx context.Context, w *waiter, in *[]*waiter) error {
 		b.grant()
 	}
 	return ctx.Err()
+}
+
+// evictSlowest ends the request that has not got on for longest, if it is too long.
+func (b *budget) evictSlowest() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var slowest *claim
+	for c := range b.active {
+		if slowest == nil || c.since.Before(slowest.since) {
+			slowest = c
+		}
+	}
+	if slowest != nil && time.Since(slowest.since) >= patience {
+		slowest.since = time.Now() // once
+		slowest.evict()
+	}
 }
 
 func without(all []*waiter, w *waiter) []*waiter {
@@ -133,10 +167,11 @@ func (c *claim) grow(ctx context.Context, n int) error {
 	return b.wait(ctx, w, &b.grows)
 }
 
-// shrink gives n bytes back.
+// shrink gives n bytes back: the request has got on.
 func (c *claim) shrink(n int) {
 	c.b.mu.Lock()
 	defer c.b.mu.Unlock()
+	c.since = time.Now()
 	c.held -= n
 	c.b.free += n
 	c.b.grant()
@@ -183,6 +218,7 @@ func (b *budget) grant() {
 			return
 		}
 		b.active[w.c] = struct{}{}
+		w.c.since = time.Now()
 		b.working[w.c.device]++
 		b.enters = without(b.enters, w)
 		close(w.granted)

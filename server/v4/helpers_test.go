@@ -245,7 +245,13 @@ type device struct {
 	prev   *vault.CommitHash
 	stamp  []byte
 	digest vault.Digest
-	newest map[vault.PathID]vault.ObjectID
+	newest map[vault.PathID]version
+}
+
+// version is what the digest of a state knows of a path.
+type version struct {
+	parent vault.PathID
+	record vault.ObjectID
 }
 
 func newIdentity(tb testing.TB, role vault.Role) *vault.Identity {
@@ -292,7 +298,7 @@ func (c *client) signEnroll(tb testing.TB, i wire.Invitation, public vault.Publi
 // enrol makes a device of an account, with a session.
 func (h *home) enrol(account string) *device {
 	h.tb.Helper()
-	d := &device{h: h, id: newIdentity(h.tb, vault.RoleDevice), account: account, newest: make(map[vault.PathID]vault.ObjectID)}
+	d := &device{h: h, id: newIdentity(h.tb, vault.RoleDevice), account: account, newest: make(map[vault.PathID]version)}
 	if err := h.redeem(d.id, h.invite(account), nil); err != nil {
 		h.tb.Fatal(err)
 	}
@@ -349,7 +355,7 @@ func (d *device) record(name string, refs ...[]byte) []byte {
 // state returns the digest after records of the device.
 func (d *device) state(records ...[]byte) vault.Digest {
 	sum := d.digest
-	newest := make(map[vault.PathID]vault.ObjectID)
+	newest := make(map[vault.PathID]version)
 	for _, r := range records {
 		h, _, err := vault.ParseHeader(r)
 		if err != nil || h.Record == nil {
@@ -361,10 +367,11 @@ func (d *device) state(records ...[]byte) vault.Digest {
 			old, known = d.newest[path]
 		}
 		if known {
-			sum.Remove(path, old)
+			sum.Remove(path, old.parent, old.record)
 		}
-		newest[path] = vault.Identify(r)
-		sum.Add(path, newest[path])
+		now := version{h.Record.Parent, vault.Identify(r)}
+		newest[path] = now
+		sum.Add(path, now.parent, now.record)
 	}
 	return sum
 }
@@ -411,7 +418,7 @@ func (d *device) commit(records [][]byte, others ...[]byte) error {
 		if err != nil {
 			return err
 		}
-		d.newest[h.Record.Path] = vault.Identify(r)
+		d.newest[h.Record.Path] = version{h.Record.Parent, vault.Identify(r)}
 	}
 	d.seq++
 	d.prev, d.stamp = new(vault.HashCommit(raw)), stamp

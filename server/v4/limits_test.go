@@ -34,7 +34,7 @@ func TestTheBudgetNeitherOverrunsNorLocks(t *testing.T) {
 				wg.Go(func() {
 					r := rand.New(rand.NewPCG(seed, uint64(i)))
 					time.Sleep(time.Duration(r.IntN(50)) * time.Millisecond)
-					c, err := b.enter(context.Background(), vault.DeviceID{byte(i % 7)}, 10, most)
+					c, err := b.enter(context.Background(), vault.DeviceID{byte(i % 7)}, 10, most, nil)
 					if err != nil {
 						t.Errorf("seed %d: %v", seed, err)
 						return
@@ -76,7 +76,7 @@ func TestOneDeviceDoesNotKeepOthersWaiting(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				_, err := b.enter(ctx, hog, 100, 200)
+				_, err := b.enter(ctx, hog, 100, 200, nil)
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
@@ -90,7 +90,7 @@ func TestOneDeviceDoesNotKeepOthersWaiting(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if _, err := b.enter(ctx, other, 100, 200); err != nil {
+		if _, err := b.enter(ctx, other, 100, 200, nil); err != nil {
 			t.Fatal(err)
 		}
 		cancel()
@@ -100,6 +100,37 @@ func TestOneDeviceDoesNotKeepOthersWaiting(t *testing.T) {
 		}
 		if len(b.enters) > 0 {
 			t.Fatal("who went still waits")
+		}
+	})
+}
+
+func TestWhoIsSlowIsWaitedForSoLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(1000, 3, 30)
+		start := time.Now()
+		evicted := make(map[string]time.Duration)
+		var slow, quick *claim
+		take := func(name string, c **claim) {
+			var err error
+			if *c, err = b.enter(t.Context(), vault.DeviceID{name[0]}, 500, 500, func() {
+				evicted[name] = time.Since(start)
+				go (*c).leave()
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		take("slow", &slow)
+		take("quick", &quick)
+		time.Sleep(10 * patience)
+		if len(evicted) > 0 {
+			t.Fatalf("nobody waited: %v", evicted)
+		}
+		quick.shrink(0)
+		waits := time.Now()
+		var next *claim
+		take("next", &next)
+		if waited := time.Since(waits); waited != patience || len(evicted) != 1 || evicted["slow"] == 0 {
+			t.Fatalf("waited %v for %v", waited, evicted)
 		}
 	})
 }

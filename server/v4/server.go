@@ -53,12 +53,12 @@ const (
 // Bounds of memory. With what the store and idle sessions need they add up to what
 // the program promises.
 const (
-	uploadBytes   = 20 << 20
-	downloadBytes = 12 << 20
+	uploadBytes   = 14 << 20
+	downloadBytes = 10 << 20
 	// perDevice is how many uploads, and downloads, of one device are at work.
 	perDevice = 3
-	// maxWaiting is how many requests wait for memory, each with its credit full.
-	maxWaiting = 24
+	// maxWaiting is how many requests wait for either, each with its credit full.
+	maxWaiting = 40
 )
 
 // Clock says whether stamps can be made. Its error, with a text for a person, is told
@@ -436,11 +436,7 @@ func (s *Server) reply(err error) error {
 	return err
 }
 
-// within runs what waits for the client, and ends the session if that takes longer
-// than d: memory that is held for it is others' as well.
-func (se *session) within(d time.Duration, f func() error) error {
-	defer time.AfterFunc(d, func() {
-		se.cut(&wire.Error{Code: wire.CodeBusy, Text: "the connection is too slow: an object took longer than " + d.String()})
-	}).Stop()
-	return f()
+// tooSlow ends the session because others wait for the memory it holds.
+func (se *session) tooSlow() {
+	go se.cut(&wire.Error{Code: wire.CodeBusy, Text: "others wait, and this connection was too slow: try again later"})
 }

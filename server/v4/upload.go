@@ -14,9 +14,6 @@ import (
 )
 
 const (
-	// objectTime is how long an object may take to come or to go: time for the
-	// largest at 15 KB/s.
-	objectTime = 5 * time.Minute
 	// flushBytes is from when on the objects of a PUT are stored while others still
 	// come: enough for the store to be quick, little to hold.
 	flushBytes = 2 << 20
@@ -35,7 +32,7 @@ type upload struct {
 
 // upload begins to take objects, no more at once than most bytes.
 func (q *request) upload(ctx context.Context, most, maxObjects int) (*upload, error) {
-	c, err := q.s.uploads.enter(ctx, q.id, credit, credit+most)
+	c, err := q.s.uploads.enter(ctx, q.id, credit, credit+most, q.tooSlow)
 	if err != nil {
 		return nil, err
 	}
@@ -47,19 +44,15 @@ func (q *request) upload(ctx context.Context, most, maxObjects int) (*upload, er
 // next returns the next object, io.EOF after the last. When there is no room for it,
 // flush makes some, or is nil, and next waits.
 func (u *upload) next(ctx context.Context, flush func() error) ([]byte, error) {
-	var object []byte
-	err := u.q.within(objectTime, func() error {
-		n, err := u.in.size()
-		if err != nil {
-			return err
-		}
-		if err := u.room(ctx, n, flush); err != nil {
-			return err
-		}
-		u.used += n
-		object, err = u.objects.Next(make([]byte, 0, n))
-		return err
-	})
+	n, err := u.in.size()
+	if err != nil {
+		return nil, err
+	}
+	if err := u.room(ctx, n, flush); err != nil {
+		return nil, err
+	}
+	u.used += n
+	object, err := u.objects.Next(make([]byte, 0, n))
 	u.q.s.counters.bytesIn.Add(int64(len(object)))
 	return object, err
 }
@@ -210,8 +203,10 @@ func (q *request) commit(ctx context.Context) error {
 		if h.Record == nil {
 			continue
 		}
-		if err := recordOf(c, h.Record); err != nil {
-			return err
+		switch h.Record.Op { // whose it is the store looks at
+		case vault.OpPut, vault.OpDelete, vault.OpOutOfScope:
+		default:
+			return fmt.Errorf("%w: record with operation %d", wire.ErrMalformed, h.Record.Op)
 		}
 		records = append(records, vault.Identify(object))
 	}
@@ -265,19 +260,6 @@ func follows(c vault.Commit, head storage.Head) error {
 	}
 	if after.Seq != head.Seq || head.Seq > 0 && *after.Hash != vault.HashCommit(head.Body) {
 		return fmt.Errorf("%w: commit %d follows number %d, the newest is %d", wire.ErrConflict, c.Seq, after.Seq, head.Seq)
-	}
-	return nil
-}
-
-// recordOf says whether a record belongs to a commit.
-func recordOf(c vault.Commit, r *vault.RecordHeader) error {
-	switch r.Op {
-	case vault.OpPut, vault.OpDelete, vault.OpOutOfScope:
-	default:
-		return fmt.Errorf("%w: record with operation %d", wire.ErrMalformed, r.Op)
-	}
-	if r.Device != c.Device || r.Seq != c.Seq {
-		return fmt.Errorf("%w: record of device %v, commit %d", wire.ErrMalformed, r.Device, r.Seq)
 	}
 	return nil
 }

@@ -228,14 +228,14 @@ class Device(identity.Identity):
         lose is set, keeps it under another number if stored is one."""
         objects = list(dict.fromkeys(o for objs, _ in changes for o in objs))
         records = [row for _, row in changes]
-        for record, path, _, op in records:
+        for record, path, parent, op in records:
             if op in (1, 3):
-                self.state[path] = record
+                self.state[path] = record, parent
             else:
                 self.state.pop(path, None)
         total = history.Digest()
-        for path, record in self.state.items():
-            total.add(path, record)
+        for path, (record, parent) in self.state.items():
+            total.add(path, parent, record)
         had = self.seq
         self.seq = seq or self.seq + 1
         body = {

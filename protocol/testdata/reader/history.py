@@ -283,8 +283,8 @@ class Digest:
     def __init__(self):
         self._even = self._odd = 0
 
-    def add(self, path, record):
-        element = int.from_bytes(blake3.digest(path + record, size=2048), "little")
+    def add(self, path, parent, record):
+        element = int.from_bytes(blake3.digest(path + parent + record, size=2048), "little")
         self._even = (self._even + (element & self._EVEN)) & self._EVEN
         self._odd = (self._odd + (element >> 16 & self._EVEN)) & self._EVEN
 
@@ -354,14 +354,15 @@ class Chain:
         return any(13 in c.body and c.body[13][0] < seq < c.seq for c in self.commits)
 
     def state(self, commit):
-        """path id -> (record id, sequence number, operation) after a commit (2.18)."""
+        """path id -> (record id, sequence number, operation, parent id) after a commit
+        (2.18)."""
         state = {}
         for c in self.commits:
             if c.seq > commit.seq:
                 break
-            for record, path, _, op in c.stored.records:
+            for record, path, parent, op in c.stored.records:
                 if op in (PUT, OUT_OF_SCOPE):
-                    state[path] = record, c.seq, op
+                    state[path] = record, c.seq, op, parent
                 elif op == DELETE:
                     state.pop(path, None)
         return state

@@ -203,8 +203,8 @@ class Restore:
         if unfinished:
             reader.say(f"note: {self.name}: the first pass over {unfinished} of its folders was not complete then")
         digest = history.Digest()
-        for path, (record, _, _) in state.items():
-            digest.add(path, record)
+        for path, (record, _, _, parent) in state.items():
+            digest.add(path, parent, record)
         if digest.sum() != commit.body[6]:
             reader.problem(
                 f"{self.name}: the state is not the one that commit {commit.seq} signs: paths are lost or added"
@@ -219,13 +219,13 @@ class Restore:
         for what, n in sorted(tree.warnings.items() if tree else ()):
             reader.say(f"note: {self.name}: {what} of {n} paths were not set")
 
-    def path(self, tree, path, record_id, seq, op):
+    def path(self, tree, path, record_id, seq, op, parent):
         """Restore one path, or say why not."""
         where = f"{self.name}: path {path.hex()}"
         try:
             header, record = self.record(record_id, path, op)
-            if header.seq != seq:
-                raise WrongContent("the record is of another commit")
+            if header.seq != seq or header.parent != parent:
+                raise WrongContent("the record is of another commit or folder")
             if op == vault.OUT_OF_SCOPE:  # no longer protected: as it was last
                 self.count["no longer protected"] += 1
                 header, record = self.record(header.refs[0], path, vault.PUT)

@@ -225,7 +225,7 @@ class History(unittest.TestCase):
                 if e in taken:
                     taken.remove(e)
                 else:
-                    total.add(unhex(e["path"]), unhex(e["record"]))
+                    total.add(unhex(e["path"]), unhex(e["parent"]), unhex(e["record"]))
             self.assertEqual(taken, [])
             self.assertEqual(total.sum().hex(), v["sha256"])
             self.assertIn(total.bytes().hex(), v.get("digest", total.bytes().hex()))
@@ -412,7 +412,7 @@ class Stores(unittest.TestCase):
         )
         old, _ = self.put(b"/x", b"one")
         _, row = self.put(b"/x", b"two", d.file(b"/y", b"kept"))
-        d.commit(gone(b"/x", 2), gone(b"/y", 3, [d.state[d.path_id(b"/y")]]))
+        d.commit(gone(b"/x", 2), gone(b"/y", 3, [d.state[d.path_id(b"/y")][0]]))
         out = self.run_reader(says="1 no longer protected")
         self.assertEqual(os.listdir(os.path.join(out, "laptop")), ["y"])
         self.assertEqual(self.read(out, "laptop", "y"), b"kept")

@@ -426,11 +426,13 @@ func (x *index) addVersion(dev int64, c change, i int, digest *vault.Digest) err
 func (x *index) replace(dev int64, r changed, digest *vault.Digest) (known bool, err error) {
 	var op vault.Op
 	var old vault.ObjectID
+	var parent vault.PathID
 	newest := func(st *sqlite.Stmt) {
 		known, op = true, vault.Op(st.ColumnInt64(0))
 		st.ColumnBytes(1, old[:])
+		st.ColumnBytes(2, parent[:])
 	}
-	err = x.run(`SELECT op, record FROM versions WHERE device = +? AND path = +? ORDER BY time DESC LIMIT 1`,
+	err = x.run(`SELECT op, record, parent FROM versions WHERE device = +? AND path = +? ORDER BY time DESC LIMIT 1`,
 		newest, dev, r.path[:])
 	if storage.Judges(r.op) || err != nil {
 		return known, err
@@ -439,15 +441,15 @@ func (x *index) replace(dev int64, r changed, digest *vault.Digest) (known bool,
 		err = x.run(unjudgedQuery, newest, dev, r.path[:])
 	}
 	if storage.InState(op) {
-		digest.Remove(r.path, old)
+		digest.Remove(r.path, parent, old)
 	}
 	if storage.InState(r.op) {
-		digest.Add(r.path, r.id)
+		digest.Add(r.path, r.parent, r.id)
 	}
 	return known, err
 }
 
-var unjudgedQuery = fmt.Sprintf(`SELECT op, record FROM versions WHERE device = +? AND path = +?
+var unjudgedQuery = fmt.Sprintf(`SELECT op, record, parent FROM versions WHERE device = +? AND path = +?
 	AND op NOT IN (%d, %d) ORDER BY time DESC LIMIT 1`, vault.OpValid, vault.OpVoid)
 
 // addCommit enters where a change of a device lies.

@@ -59,7 +59,7 @@ func commit(t testing.TB, s *Store, seq uint64, refs ...[]byte) []byte {
 	t.Helper()
 	r := record(seq, refs...)
 	var state vault.Digest
-	state.Add(vault.PathID{3}, vault.Identify(r))
+	state.Add(vault.PathID{3}, vault.PathID{}, vault.Identify(r))
 	sum := state.Sum()
 	_, _, err := s.Commit(ctx, storage.Commit{
 		Vault: home, Device: mine, After: seq - 1, Seq: seq, Objects: append(slices.Clone(refs), r),

@@ -440,7 +440,7 @@ func state(versions []storage.Version, at time.Time) []storage.Version {
 func digest(state []storage.Version) [32]byte {
 	var d vault.Digest
 	for _, ver := range state {
-		d.Add(ver.Path, ver.Record)
+		d.Add(ver.Path, ver.Parent, ver.Record)
 	}
 	return d.Sum()
 }

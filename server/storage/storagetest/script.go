@@ -259,12 +259,16 @@ func commitStated(s Store, c storage.Commit) error {
 }
 
 func sumAfter(s storage.History, c storage.Commit) (sum [32]byte, err error) {
-	state := map[vault.PathID]vault.ObjectID{}
+	type newest struct {
+		parent vault.PathID
+		record vault.ObjectID
+	}
+	state := map[vault.PathID]newest{}
 	for v, err := range s.State(ctx, c.Vault, c.Device, time.Time{}) {
 		if err != nil {
 			return sum, err
 		}
-		state[v.Path] = v.Record
+		state[v.Path] = newest{v.Parent, v.Record}
 	}
 	for _, o := range c.Objects {
 		h, _, err := vault.ParseHeader(o)
@@ -273,14 +277,14 @@ func sumAfter(s storage.History, c storage.Commit) (sum [32]byte, err error) {
 			return sum, err
 		case h.Record == nil || storage.Judges(h.Record.Op):
 		case storage.InState(h.Record.Op):
-			state[h.Record.Path] = vault.Identify(o)
+			state[h.Record.Path] = newest{h.Record.Parent, vault.Identify(o)}
 		default:
 			delete(state, h.Record.Path)
 		}
 	}
 	var d vault.Digest
-	for path, record := range state {
-		d.Add(path, record)
+	for path, n := range state {
+		d.Add(path, n.parent, n.record)
 	}
 	return d.Sum(), nil
 }

@@ -526,10 +526,10 @@ func digested(c storage.Commit, state ...[]byte) storage.Commit {
 	var d vault.Digest
 	for _, o := range state {
 		if h, _, err := vault.ParseHeader(o); err == nil && h.Record != nil {
-			d.Add(h.Record.Path, vault.Identify(o))
+			d.Add(h.Record.Path, h.Record.Parent, vault.Identify(o))
 			continue
 		}
-		d.Add(vault.PathID{}, vault.Identify(o))
+		d.Add(vault.PathID{}, vault.PathID{}, vault.Identify(o))
 	}
 	sum := d.Sum()
 	c.Digest = &sum
