@@ -114,6 +114,6 @@ func withCode(err error) error {
 
 // memoryLimit makes the collector work harder near the server's promised bound
 // rather than let the heap double.
-const memoryLimit = 48 << 20
+const memoryLimit = 40 << 20
 
 func init() { debug.SetMemoryLimit(memoryLimit) }
