@@ -211,18 +211,22 @@ func (u *Uploader) commit(ctx context.Context, batch []*ready, report func(Resul
 		return err
 	}
 	u.lastSent = vault.HashCommit(raw)
-	raw2, err := u.o.Session.Commit(ctx, raw, objects)
+	var answer []byte
+	err = whileBusy(ctx, func() (err error) {
+		answer, err = u.o.Session.Commit(ctx, raw, objects)
+		return err
+	})
 	if err != nil {
 		return u.refused(ctx, err)
 	}
-	stamp, err := u.verifyStamp(u.lastSent, raw2)
+	stamp, err := u.verifyStamp(u.lastSent, answer)
 	if err != nil {
 		return err
 	}
 	for i := range versions {
 		versions[i].At = stamp.Time
 	}
-	h = catalog.History{Seq: seq, Head: u.lastSent, Stamp: raw2, Digest: digest}
+	h = catalog.History{Seq: seq, Head: u.lastSent, Stamp: answer, Digest: digest}
 	// Acknowledged is acknowledged, also when the agent is being stopped.
 	ctx = context.WithoutCancel(ctx)
 	if err := u.o.Catalog.Advance(ctx, h, versions); err != nil {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"backstay/agent/catalog"
+	"backstay/internal/backoff"
+	"backstay/protocol/v4"
 	"backstay/protocol/vault"
 )
 
@@ -181,7 +183,11 @@ func (p *putter) transfer(b *batch) error {
 		b.objects[i], b.objects[j] = b.objects[j], b.objects[i]
 	})
 	if p.ask && b.size >= askBytes {
-		have, err := p.session.Have(p.ctx, b.ids)
+		var have []bool
+		err := whileBusy(p.ctx, func() (err error) {
+			have, err = p.session.Have(p.ctx, b.ids)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -196,7 +202,28 @@ func (p *putter) transfer(b *batch) error {
 	if len(b.objects) == 0 {
 		return nil
 	}
-	return p.session.Put(p.ctx, b.objects...)
+	return whileBusy(p.ctx, func() error { return p.session.Put(p.ctx, b.objects...) })
+}
+
+// busyTries is how often a request is made of a server that is busy before the
+// session is given up, and with it what waits for it.
+const busyTries = 12
+
+// whileBusy makes a request again, after a while, as long as the server has too much
+// to do.
+func whileBusy(ctx context.Context, request func() error) error {
+	wait := backoff.Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second}
+	for n := 1; ; n++ {
+		err := request()
+		if !errors.Is(err, v4.ErrBusy) || n == busyTries {
+			return err
+		}
+		select {
+		case <-time.After(wait.Next()):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // stored notes that a chunk goes with a batch, so that the next file that has it
