@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -38,7 +35,7 @@ say where it can with --address.`,
 			o := admin.InviteOptions{Account: account, Address: address}
 			var err error
 			if ttl != "" {
-				if o.TTL, err = parseSpan(ttl); err != nil {
+				if o.TTL, err = cli.Span(ttl); err != nil {
 					return cli.Usage("--ttl: %w", err)
 				}
 			}
@@ -57,6 +54,7 @@ say where it can with --address.`,
 				if cli.IsTerminal(cmd.OutOrStdout()) {
 					fmt.Fprintf(cmd.OutOrStdout(), "\nOn the computer to protect, until %s: agent join '…the line above…' ~/Documents\n",
 						i.Expires.Local().Format("2 January 2006, 15:04"))
+					return cli.QR(cmd.OutOrStdout(), i.Invitation)
 				}
 				return nil
 			})
@@ -68,16 +66,4 @@ say where it can with --address.`,
 	f.StringVar(&address, "address", "", "host:port at which the computer reaches this server (default where the server listens)")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-// parseSpan reads a span of time that may be in days.
-func parseSpan(text string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.Atoi(days); err == nil && n > 0 && n < 10_000 {
-			return time.Duration(n) * 24 * time.Hour, nil
-		}
-	} else if d, err := time.ParseDuration(text); err == nil && d > 0 {
-		return d, nil
-	}
-	return 0, fmt.Errorf("%q is no span of time; write 90m, 24h or 7d", text)
 }
