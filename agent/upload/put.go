@@ -2,6 +2,7 @@ package upload
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -36,6 +37,9 @@ type putter struct {
 	catalog *catalog.Destination
 	// ask: the server may hold objects that the catalog does not know of.
 	ask bool
+	// noted are the chunks in the catalog, if it had none when the session began:
+	// asking it for every chunk of a first pass would cost more than it finds.
+	noted *filter
 	// slots holds a token for each batch that is being sent.
 	slots   chan struct{}
 	ctx     context.Context
@@ -74,8 +78,13 @@ func (b *batch) wait(ctx context.Context) error {
 	}
 }
 
+// newPutter returns a putter. ask says that the server, and the catalog, may hold
+// chunks already.
 func newPutter(ctx context.Context, s Session, c *catalog.Destination, ask bool) *putter {
 	p := &putter{session: s, catalog: c, ask: ask, slots: make(chan struct{}, batches), recent: map[vault.Hash]recent{}}
+	if !ask {
+		p.noted = &filter{}
+	}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	return p
 }
@@ -89,8 +98,38 @@ func (p *putter) known(ctx context.Context, hash vault.Hash, size int) (vault.Ob
 	if ok && r.chunk.Size == size {
 		return r.chunk.ID, r.batch, true, nil
 	}
+	if p.noted != nil && !p.noted.has(hash) {
+		return vault.ObjectID{}, nil, false, nil
+	}
 	id, ok, err := p.catalog.Chunk(ctx, hash, size)
 	return id, nil, ok, err
+}
+
+// filter is a set of hashes that may say of one too many that it is in it. The
+// hashes are a secret function's, so their bits are as good as random.
+type filter struct {
+	mu   sync.Mutex // guards bits
+	bits [1 << 17]uint64
+}
+
+func (f *filter) has(h vault.Hash) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := 0; i < 12; i += 4 {
+		if b := binary.LittleEndian.Uint32(h[i:]) % (64 << 17); f.bits[b/64]&(1<<(b%64)) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *filter) add(h vault.Hash) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := 0; i < 12; i += 4 {
+		b := binary.LittleEndian.Uint32(h[i:]) % (64 << 17)
+		f.bits[b/64] |= 1 << (b % 64)
+	}
 }
 
 // add adds a copy of an object and returns the batch it goes with. It blocks while
@@ -269,6 +308,9 @@ func (p *putter) note(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range chunks {
+		if p.noted != nil {
+			p.noted.add(c.Hash)
+		}
 		delete(p.recent, c.Hash)
 	}
 	return nil

@@ -148,6 +148,9 @@ const (
 	// larger ones only largeFiles, which bounds the memory in use.
 	smallFile  = 1 << 20
 	largeFiles = 1
+	// readyPaths is how many captured paths may wait while a commit is under way,
+	// at 5 KiB each at most: capturing goes on meanwhile.
+	readyPaths = 4096
 )
 
 // Complete says that the first pass over a root is over with the items that Run has
@@ -201,7 +204,7 @@ func (u *Uploader) Run(ctx context.Context, next func(context.Context) (Item, bo
 		u.wakeUp()
 		u.mu.Unlock()
 	}
-	ready := make(chan *ready, 256)
+	ready := make(chan *ready, readyPaths)
 	var group, capturing sync.WaitGroup
 	for range workers {
 		capturing.Go(func() {
