@@ -221,72 +221,148 @@ func (b *pass) over(ctx context.Context, l *link, dest *catalog.Destination, sco
 			return last, err
 		}
 	}
-	var complete []string
-	for _, r := range b.roots {
-		named, ok := scopes[r.path]
-		if !ok {
-			continue
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	f := &feed{pass: b, looking: true, changed: make(chan struct{})}
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	looking.Go(func() {
+		if err := f.look(ctx, dest, scopes); err != nil {
+			cancel(err)
 		}
-		if err := b.look(ctx, r, named, false, b.found(r), b.gone(r)); err != nil {
-			return last, err
-		}
-		if named == nil && b.problems[r.path].Problem == nil {
-			complete = append(complete, r.path)
-		}
-	}
-	if err := b.unlisted(ctx, dest, b.queue); err != nil {
-		return last, err
-	}
-	taken := 0
-	more := make(chan struct{}, 1)
-	var mu sync.Mutex // guards taken
-	next := func(ctx context.Context) (upload.Item, bool) {
-		for {
-			mu.Lock()
-			it, ok, _ := b.queue.take()
-			if ok {
-				taken++
-				mu.Unlock()
-				return upload.Item{Root: it.root, Path: it.path, Op: it.op, Fuzzy: b.torn[it.path] > 0}, true
+	})
+	err = u.Run(ctx, func(ctx context.Context) (upload.Item, bool) { return f.next(ctx, u) }, f.done)
+	cancel(err)
+	return u.LastSent(), err
+}
+
+// feed is how what a pass finds gets to the uploader while it looks.
+type feed struct {
+	*pass
+
+	mu sync.Mutex // guards what follows
+	// looking: more may be found. over: nothing more will be.
+	looking, over bool
+	// taken counts the items that are not done.
+	taken int
+	// complete are the roots that were looked at whole.
+	complete []string
+	// changed is closed and replaced when one of the others changes.
+	changed chan struct{}
+}
+
+// change changes the state and wakes who waits for that.
+func (f *feed) change(how func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	how()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// look fills the queue, again and again where it could not hold all.
+func (f *feed) look(ctx context.Context, dest *catalog.Destination, scopes map[string][]string) error {
+	for first := true; ; first = false {
+		for _, r := range f.roots {
+			named, ok := scopes[r.path]
+			if !ok {
+				continue
 			}
-			done := taken == 0
-			mu.Unlock()
-			for _, root := range complete {
+			if err := f.pass.look(ctx, r, named, false, f.found(r), f.gone(r)); err != nil {
+				return err
+			}
+			f.agent.mu.Lock()
+			_, wanting := f.problems[r.path]
+			f.agent.mu.Unlock()
+			if first && named == nil && !wanting {
+				f.change(func() { f.complete = append(f.complete, r.path) })
+			}
+		}
+		if first {
+			if err := f.unlisted(ctx, dest, f.queue); err != nil {
+				return err
+			}
+		}
+		f.change(func() { f.looking = false })
+		if !f.drained(ctx) {
+			return nil
+		}
+		again := f.queue.again()
+		if again == nil {
+			f.change(func() { f.over = true })
+			return nil
+		}
+		missed := map[string][]string{}
+		for _, root := range again {
+			if named, ok := scopes[root]; ok {
+				missed[root] = named
+			}
+		}
+		scopes = missed
+		f.change(func() { f.looking = true })
+	}
+}
+
+// drained waits until everything that was found is done; false if ctx ends first.
+func (f *feed) drained(ctx context.Context) bool {
+	for {
+		f.mu.Lock()
+		done, changed := f.taken == 0 && f.queue.len() == 0, f.changed
+		f.mu.Unlock()
+		if done {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// next waits for an item; false when there will be none.
+func (f *feed) next(ctx context.Context, u *upload.Uploader) (upload.Item, bool) {
+	for {
+		f.mu.Lock()
+		it, ok, more := f.queue.take()
+		if ok {
+			f.taken++
+			f.mu.Unlock()
+			return upload.Item{Root: it.root, Path: it.path, Op: it.op, Fuzzy: f.torn[it.path] > 0}, true
+		}
+		over, changed := f.over, f.changed
+		if !f.looking && !f.queue.incomplete() {
+			for _, root := range f.complete {
 				u.Complete(root)
 			}
-			if done {
-				select {
-				case more <- struct{}{}: // for the next worker
-				default:
-				}
-				return upload.Item{}, false
-			}
-			select {
-			case <-more:
-			case <-ctx.Done():
-				return upload.Item{}, false
-			}
+		}
+		f.mu.Unlock()
+		if over {
+			return upload.Item{}, false
+		}
+		select {
+		case <-more:
+		case <-changed:
+		case <-ctx.Done():
+			return upload.Item{}, false
 		}
 	}
-	err = u.Run(ctx, next, func(r upload.Result) {
-		mu.Lock()
-		defer mu.Unlock()
-		b.settle(r, func(again bool) {
-			if again && b.torn[r.Path] == 0 {
-				b.torn[r.Path]++
-				b.queue.add(item{root: r.Root, path: r.Path, op: r.Op})
+}
+
+// done notes what became of an item.
+func (f *feed) done(r upload.Result) {
+	f.change(func() {
+		f.settle(r, func(again bool) {
+			if again && f.torn[r.Path] == 0 {
+				f.torn[r.Path]++
+				f.queue.add(item{root: r.Root, path: r.Path, op: r.Op})
 			}
 		})
 		if r.Outcome == upload.Again {
-			b.queue.add(item{root: r.Root, path: r.Path, op: r.Op})
+			f.queue.add(item{root: r.Root, path: r.Path, op: r.Op})
 		}
-		taken--
-		select {
-		case more <- struct{}{}:
-		default:
-		}
+		f.taken--
 	})
-	return u.LastSent(), err
 }
 
 func (b *pass) gone(r root) func(vault.Op, []string) {

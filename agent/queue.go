@@ -2,7 +2,10 @@ package agent
 
 import (
 	"container/heap"
+	"maps"
 	"math/bits"
+	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -26,13 +29,20 @@ func score(size int64, age time.Duration) int {
 	return bits.Len64(uint64(max(size, 0)/smallest)) + bits.Len64(uint64(max(age, 0)/newest))
 }
 
+// queueLimit is how many items a queue keeps, at some 300 bytes each and the path:
+// what a scan finds beyond is found again by the next one.
+const queueLimit = 1 << 15
+
 // queue holds what is to be sent, each path once. It lives in memory only: after a
-// crash it is found again by comparing the catalog with the disk. It is safe for
+// crash it is found again by comparing the catalog with the disk. When it is full it
+// drops the items that are last in order, and says of which roots. It is safe for
 // concurrent use.
 type queue struct {
 	mu    sync.Mutex // guards what follows
 	heap  items
 	index map[string]*entry
+	// dropped are the roots of which items were dropped.
+	dropped map[string]bool
 	// more is closed and replaced when an item is added.
 	more chan struct{}
 }
@@ -42,7 +52,9 @@ type entry struct {
 	at int // position in the heap
 }
 
-func newQueue() *queue { return &queue{index: map[string]*entry{}, more: make(chan struct{})} }
+func newQueue() *queue {
+	return &queue{index: map[string]*entry{}, dropped: map[string]bool{}, more: make(chan struct{})}
+}
 
 // add puts an item in. Of two for one path the newer says what there is to do, and
 // the better score stays.
@@ -57,8 +69,42 @@ func (q *queue) add(it item) {
 	e := &entry{item: it}
 	q.index[it.path] = e
 	heap.Push(&q.heap, e)
+	// Half at a time, so that a drop costs little for each item.
+	if len(q.heap) >= 2*queueLimit {
+		q.drop()
+	}
 	close(q.more)
 	q.more = make(chan struct{})
+}
+
+// drop keeps the first queueLimit items.
+func (q *queue) drop() {
+	sort.Sort(q.heap)
+	for _, e := range q.heap[queueLimit:] {
+		q.dropped[e.root] = true
+		delete(q.index, e.path)
+	}
+	clear(q.heap[queueLimit:])
+	q.heap = q.heap[:queueLimit] // what is in order is a heap
+}
+
+// incomplete says whether items were dropped.
+func (q *queue) incomplete() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.dropped) > 0
+}
+
+// again returns the roots of which items were dropped, once the queue is empty.
+func (q *queue) again() []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.heap) > 0 || len(q.dropped) == 0 {
+		return nil
+	}
+	roots := slices.Sorted(maps.Keys(q.dropped))
+	clear(q.dropped)
+	return roots
 }
 
 // take removes and returns the first item, or returns a channel that is closed

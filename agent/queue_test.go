@@ -75,3 +75,30 @@ func TestQueueRetain(t *testing.T) {
 		t.Fatalf("%d kept", n)
 	}
 }
+
+func TestQueueDropsTheLast(t *testing.T) {
+	q := newQueue()
+	for i := range 5 * queueLimit {
+		q.add(item{root: "r", path: fmt.Sprint(i), score: i % 1000})
+	}
+	if n := q.len(); n >= 2*queueLimit || !q.incomplete() || q.again() != nil {
+		t.Fatalf("%d items, incomplete %v", n, q.incomplete())
+	}
+	last, n := 0, 0
+	for {
+		it, ok, _ := q.take()
+		if !ok {
+			break
+		}
+		if it.score < last {
+			t.Fatalf("score %d after %d", it.score, last)
+		}
+		last, n = it.score, n+1
+	}
+	if n < queueLimit {
+		t.Errorf("%d items kept of %d", n, 5*queueLimit)
+	}
+	if roots := q.again(); len(roots) != 1 || roots[0] != "r" || q.incomplete() {
+		t.Errorf("%q", roots)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -127,6 +128,8 @@ type work struct {
 	gate chan struct{}
 	// waiters are called when everything has settled.
 	waiters []func()
+	// released is when memory was last given back.
+	released time.Time
 }
 
 // watch hands a set of roots to the watcher; a set it has not taken yet is replaced.
@@ -198,7 +201,7 @@ func (w *work) begin() {
 func (w *work) end() {
 	w.mu.Lock()
 	w.busy--
-	settled := w.busy == 0 && !w.quiet && len(w.rescans) == 0 && w.settling.Waiting() == 0 && w.queue.len() == 0
+	settled := w.busy == 0 && !w.quiet && !w.queue.incomplete() && len(w.rescans) == 0 && w.settling.Waiting() == 0 && w.queue.len() == 0
 	w.quiet = w.quiet || settled
 	var waiters []func()
 	if settled {
@@ -209,6 +212,7 @@ func (w *work) end() {
 		return
 	}
 	w.drained()
+	w.release()
 	for _, f := range waiters {
 		f()
 	}
@@ -216,6 +220,23 @@ func (w *work) end() {
 	problems := len(w.problems)
 	w.agent.mu.Unlock()
 	w.tell(Event{Kind: Settled, Size: int64(problems)})
+}
+
+// releaseEvery is how often memory is given back at most: doing so costs a collection.
+const releaseEvery = time.Minute
+
+// release gives the memory that a scan or a first pass took back to the system: an
+// agent spends its life waiting.
+func (w *work) release() {
+	w.mu.Lock()
+	due := time.Since(w.released) >= releaseEvery
+	if due {
+		w.released = time.Now()
+	}
+	w.mu.Unlock()
+	if due {
+		debug.FreeOSMemory()
+	}
 }
 
 // plan turns hints and reasons to scan into items to send.
@@ -403,6 +424,7 @@ func (w *work) send(ctx context.Context) error {
 		}
 		it, ok, more := w.queue.take()
 		if !ok {
+			w.drained()
 			if err := w.noteAcks(ctx); err != nil {
 				return unlessEnded(ctx, err)
 			}

@@ -287,6 +287,13 @@ func (w *work) nextItem(ctx context.Context) (upload.Item, bool) {
 func (w *work) drained() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for _, root := range w.queue.again() {
+		w.rescans[root] = "more changes than were kept"
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
 	if w.uploader == nil || w.busy > w.sending || len(w.rescans) > 0 || w.settling.Waiting() > 0 {
 		return
 	}

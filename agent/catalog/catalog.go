@@ -230,7 +230,7 @@ const openFlags = sqlite.OpenReadWrite | sqlite.OpenCreate | sqlite.OpenWAL // a
 // checkpoint interval spares the same pages being written out again and again.
 func prepare(conn *sqlite.Conn) error {
 	conn.SetBusyTimeout(busyTimeout)
-	for _, pragma := range []string{"synchronous = FULL", "foreign_keys = on", "wal_autocheckpoint = 4096", "cache_size = -8192"} {
+	for _, pragma := range []string{"synchronous = FULL", "foreign_keys = on", "wal_autocheckpoint = 4096", "cache_size = -2048"} {
 		if err := sqlitex.ExecuteTransient(conn, "PRAGMA "+pragma, nil); err != nil {
 			return err
 		}
