@@ -128,8 +128,9 @@ type work struct {
 	gate chan struct{}
 	// waiters are called when everything has settled.
 	waiters []func()
-	// released is when memory was last given back.
-	released time.Time
+	// released is when memory was last given back; releasing: it will be.
+	released  time.Time
+	releasing bool
 }
 
 // watch hands a set of roots to the watcher; a set it has not taken yet is replaced.
@@ -222,21 +223,28 @@ func (w *work) end() {
 	w.tell(Event{Kind: Settled, Size: int64(problems)})
 }
 
-// releaseEvery is how often memory is given back at most: doing so costs a collection.
-const releaseEvery = time.Minute
+const (
+	// Memory is given back releaseAfter everything has settled, once in
+	// releaseEvery at most: it costs a collection.
+	releaseAfter = 5 * time.Second
+	releaseEvery = time.Minute
+)
 
-// release gives the memory that a scan or a first pass took back to the system: an
-// agent spends its life waiting.
+// release gives the memory that a scan or a first pass took back to the system, soon:
+// an agent spends its life waiting.
 func (w *work) release() {
 	w.mu.Lock()
-	due := time.Since(w.released) >= releaseEvery
-	if due {
-		w.released = time.Now()
+	defer w.mu.Unlock()
+	if w.releasing {
+		return
 	}
-	w.mu.Unlock()
-	if due {
+	w.releasing = true
+	time.AfterFunc(max(releaseAfter, releaseEvery-time.Since(w.released)), func() {
+		w.mu.Lock()
+		w.released, w.releasing = time.Now(), false
+		w.mu.Unlock()
 		debug.FreeOSMemory()
-	}
+	})
 }
 
 // plan turns hints and reasons to scan into items to send.
