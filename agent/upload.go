@@ -345,7 +345,14 @@ func (a *agent) settle(r upload.Result, rest func(again bool)) {
 		} else if r.Problem != nil {
 			a.report(r.Problem, true)
 		} else {
-			a.solve(r.Path)
+			// That a folder's own record is safe says nothing of what a scan
+			// found wrong with what is in it.
+			a.mu.Lock()
+			p := a.problems[r.Path]
+			a.mu.Unlock()
+			if p.sending || r.Facts.Type != facts.Directory {
+				a.solve(r.Path)
+			}
 		}
 		rest(r.Torn)
 	case upload.Restless:

@@ -110,19 +110,19 @@ func (d *Destination) setHistory(conn *sqlite.Conn, h History) error {
 
 // Adopt replaces everything that is known of paths by what the destination was
 // found to hold, in one transaction: where the catalog was lost, or is behind or
-// ahead of the server. Versions that keep says yes to, given their path and
+// ahead of the server. Versions that keep says yes to, given their path, state and
 // record, stay as they are; the others are dropped and those of found, which have
 // no facts, put in. A path without facts is captured again.
-func (d *Destination) Adopt(ctx context.Context, h History, keep func(path string, record vault.ObjectID) bool, found iter.Seq2[Version, error]) error {
+func (d *Destination) Adopt(ctx context.Context, h History, keep func(path string, state State, record vault.ObjectID) bool, found iter.Seq2[Version, error]) error {
 	err := d.c.update(ctx, func(conn *sqlite.Conn) error {
 		w := d.writer(conn)
 		var drop []string
-		list := conn.Prep("SELECT path, record FROM version WHERE destination = ?")
+		list := conn.Prep("SELECT path, state, record FROM version WHERE destination = ?")
 		list.BindInt64(1, d.id)
 		err := rows(list, func() error {
 			var id vault.ObjectID
-			list.ColumnBytes(1, id[:])
-			if path := list.ColumnText(0); !keep(path, id) {
+			list.ColumnBytes(2, id[:])
+			if path := list.ColumnText(0); !keep(path, State(list.ColumnInt(1)), id) {
 				drop = append(drop, path)
 			}
 			return nil

@@ -103,6 +103,11 @@ func (d *Device) loadVault(folder string) error {
 	if err != nil {
 		return err
 	}
+	return d.parseVault(path, data)
+}
+
+// parseVault reads vault.info. Lines with other keys are of a newer version.
+func (d *Device) parseVault(path string, data []byte) error {
 	for n, line := range strings.Split(string(data), "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
@@ -121,7 +126,7 @@ func (d *Device) loadVault(folder string) error {
 		case "genesis":
 			into = d.Genesis[:]
 		default:
-			continue // of a newer version
+			continue
 		}
 		raw, err := hex.DecodeString(value)
 		if err != nil || len(raw) != len(into) {
@@ -189,11 +194,16 @@ func (d Device) Save(folder string) error {
 	if err := d.SaveKeys(folder); err != nil {
 		return err
 	}
-	text := fmt.Sprintf("# Which server and vault this machine trusts. Written by \"agent join\"; keep it as it is.\naccount: %s\npin: %x\n", d.Account, d.Pin[:])
+	return durable.WriteFile(filepath.Join(folder, VaultFile), d.vaultInfo(), 0o600)
+}
+
+// vaultInfo is what parseVault reads.
+func (d Device) vaultInfo() []byte {
+	b := fmt.Appendf(nil, "# Which server and vault this machine trusts. Written by \"agent join\"; keep it as it is.\naccount: %s\npin: %x\n", d.Account, d.Pin[:])
 	if d.Vault != (vault.ID{}) {
-		text += fmt.Sprintf("vault: %x\ngenesis: %x\n", d.Vault[:], d.Genesis[:])
+		b = fmt.Appendf(b, "vault: %x\ngenesis: %x\n", d.Vault[:], d.Genesis[:])
 	}
-	return durable.WriteFile(filepath.Join(folder, VaultFile), []byte(text), 0o600)
+	return b
 }
 
 // MeV3File takes me.info's place for version 3 where me.info belongs to a device of

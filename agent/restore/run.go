@@ -527,7 +527,9 @@ func (r *run) find(n *node, f *file) (string, placement, error) {
 		switch {
 		case err != nil:
 			return "", 0, err
-		case !exact:
+		case !exact, names.n == 1 && r.tree.made(f.path):
+			// The latter is a folder of which something is left that was no
+			// longer protected when this took its place.
 		case r.same(n, names.name, at, f.rec):
 			return names.name, same, nil
 		case r.o.Overwrite && names.n == 1:

@@ -345,6 +345,23 @@ func TestOutOfScope(t *testing.T) {
 	}
 }
 
+// TestOutOfScopeBelowFile restores a file that took the place of a folder of which
+// something is kept that was no longer protected: only one of the two can have the name.
+func TestOutOfScopeBelowFile(t *testing.T) {
+	l := newLab(t)
+	first := l.commit(put("/d", folderRecord()), put("/d/x", inline("x")))
+	l.commit(removed(vault.OpOutOfScope, "/d/x", first.rows[1].Record))
+	l.commit(put("/d", inline("a file now")))
+	to := t.TempDir()
+	for _, again := range []bool{false, true} {
+		report := l.restore("/", to)
+		if report.Files != 2 || again != (report.Same == 2) || len(report.Renamed) != 1 || report.Renamed[0] != (Renamed{"d", "d (restored 2)"}) {
+			t.Errorf("again %v: %+v", again, report)
+		}
+		equalTrees(t, contents(t, to), map[string]string{"d": "folder", "d/x": "= x", "d (restored 2)": "= a file now"})
+	}
+}
+
 // TestExisting restores into a folder where other things have the names.
 func TestExisting(t *testing.T) {
 	l := newLab(t)

@@ -169,6 +169,14 @@ func open(parent *node, path, name string) (*folder, error) {
 	return f, nil
 }
 
+// made reports whether a path is a folder of this restore.
+func (t *tree) made(path string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.known[maphash.String(t.seed, path)]
+	return ok
+}
+
 // make makes a folder, or finds it, and returns the name that it got.
 func (t *tree) make(parent *node, path, name string) (*folder, string, error) {
 	names := newCandidates(name)

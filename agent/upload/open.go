@@ -142,9 +142,13 @@ func (u *Uploader) adopt(ctx context.Context, at vault.Position, head v4.Head, w
 	u.history.Digest = digest
 	// What both have needs no second look; keep is asked for every path of the
 	// catalog before the rest is fetched.
-	keep := func(path string, record vault.ObjectID) bool {
+	keep := func(path string, state catalog.State, record vault.ObjectID) bool {
 		id := u.o.Keys.Path(u.device, []byte(path))
-		if row, ok := rows[id]; !ok || row.Record != record {
+		row, ok := rows[id]
+		if state == catalog.Gone {
+			return !ok // deleted there as well, or the server has lost that it was
+		}
+		if !ok || row.Record != record || (row.Op == vault.OpOutOfScope) != (state == catalog.Excluded) {
 			return false
 		}
 		delete(rows, id)

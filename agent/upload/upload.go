@@ -208,7 +208,8 @@ func (u *Uploader) Run(ctx context.Context, next func(context.Context) (Item, bo
 	var group, capturing sync.WaitGroup
 	for range workers {
 		capturing.Go(func() {
-			for {
+			// What is given back at the end may be next at once.
+			for ctx.Err() == nil {
 				it, ok := next(ctx)
 				if !ok {
 					return

@@ -323,6 +323,35 @@ func TestSessionsEnd(t *testing.T) {
 	}
 }
 
+// A session ends although there is always more to do: what it gives back comes again.
+func TestSessionEndsWithMuchToDo(t *testing.T) {
+	r := newRig(t)
+	it := r.put(r.write("f", []byte("goes into its record, so needs no server")))
+	errLost := errors.New("session lost")
+	r.server.fail = func(verb string) (error, bool) {
+		if verb == "commit" {
+			return errLost, false
+		}
+		return nil, false
+	}
+	u, _, err := r.open(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- u.Run(t.Context(), func(context.Context) (upload.Item, bool) { return it, true }, func(upload.Result) {})
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, errLost) {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("it does not end")
+	}
+}
+
 func TestLostCatalog(t *testing.T) {
 	r := newRig(t)
 	a, b := r.write("a", random(50_000)), r.write("b", []byte("tiny"))
@@ -385,6 +414,27 @@ func TestServerRolledBack(t *testing.T) {
 	}
 	results, err = r.run(u, []upload.Item{r.put(a), r.put(b)})
 	r.must(results, err)
+}
+
+// What was deleted before the server lost the deletion has to be deleted again.
+func TestServerLostADeletion(t *testing.T) {
+	r := newRig(t)
+	a, b := r.write("a", []byte("one")), r.write("b", []byte("b"))
+	r.must(r.upload(r.put(a), r.put(b)))
+	r.must(r.upload(upload.Item{Root: r.root, Path: a, Op: vault.OpDelete}))
+	r.server.rollBack(1)
+	u, finding, err := r.open(false)
+	if err != nil || finding != upload.RolledBack {
+		t.Fatalf("%d, %v", finding, err)
+	}
+	if v, err := r.dest.Version(t.Context(), a); err != nil || v.State != catalog.Present {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	results, err := r.run(u, []upload.Item{{Root: r.root, Path: a, Op: vault.OpDelete}})
+	r.must(results, err)
+	if len(r.server.state) != 1 {
+		t.Errorf("%d paths in the state, want b alone", len(r.server.state))
+	}
 }
 
 func TestOwnRollbackIsAdopted(t *testing.T) {

@@ -10,21 +10,27 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"backstay/agent"
+	"backstay/agent/config"
+	"backstay/agent/localapi"
 	"backstay/internal/cli"
 )
 
 func backupCommand() *cobra.Command {
-	var debug bool
+	var debug, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "backup [PATH...]",
-		Short: "Send now what has changed, with a progress bar, and end when it is durable",
+		Short: "Send now what has changed, and end when it is durable",
 		Long: `Look at everything in transfer.info, or only at the paths given, send what has changed,
 and end when the server has acknowledged it. An agent that runs is asked to do it. With
 --protocol 3 every file is sent once. Exit code 3: done, but some files are not
 protected; each is named on standard error with the reason.`,
+		Example: `  agent backup
+  agent backup ~/Documents/thesis
+  agent backup --protocol 3`,
 	}
 	protocol := protocolFlag(cmd)
 	cmd.Flags().BoolVar(&debug, "debug", false, "log everything, with file names")
+	jsonFlag(cmd, &asJSON)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkProtocol(*protocol); err != nil {
 			return err
@@ -40,11 +46,28 @@ protected; each is named on standard error with the reason.`,
 		defer closeLog()
 		bar := newBar(cmd)
 		o.Events = bar.event
-		report, err := agent.Backup(cmd.Context(), o, args)
+		for i, path := range args {
+			// Named by the link that transfer.info names, it is what that points to.
+			c, err := config.Load(o.Folder)
+			if err != nil {
+				return withCode(err)
+			}
+			if args[i], err = recorded(path, c.Roots); err != nil {
+				return err
+			}
+		}
+		var report agent.Report
+		err = mending(func() (err error) {
+			report, err = agent.Backup(cmd.Context(), o, args)
+			return err
+		})
 		if errors.Is(err, agent.ErrRunning) && *protocol == 4 {
 			report, err = backupRunning(cmd, args)
 		}
 		bar.wait()
+		for _, text := range bar.notices {
+			fmt.Fprintln(cmd.ErrOrStderr(), text)
+		}
 		for _, p := range report.Problems {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s is NOT protected: %s\n", cli.Name(p.Path), p.Text())
 		}
@@ -54,7 +77,18 @@ protected; each is named on standard error with the reason.`,
 		if err != nil {
 			return withCode(err)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%d files safe, %s\n", report.Files, cli.Bytes(report.Bytes))
+		if asJSON {
+			done := localapi.Report{Files: report.Files, Bytes: report.Bytes, Problems: []localapi.Problem{}}
+			for _, p := range report.Problems {
+				text, raw := localapi.Text(p.Path)
+				done.Problems = append(done.Problems, localapi.Problem{Path: text, PathBytes: raw, Reason: p.Reason, Fix: p.Fix})
+			}
+			if err := printJSON(cmd.OutOrStdout(), done); err != nil {
+				return err
+			}
+		} else {
+			fmt.Fprintf(cmd.OutOrStdout(), "%d files safe, %s\n", report.Files, cli.Bytes(report.Bytes))
+		}
 		if n := len(report.Problems); n > 0 {
 			return cli.WithCode(cli.CodeUnprotected, fmt.Errorf("%d not protected, named above", n))
 		}
@@ -64,15 +98,8 @@ protected; each is named on standard error with the reason.`,
 }
 
 // backupRunning asks the agent that runs, which holds the state folder.
-func backupRunning(cmd *cobra.Command, args []string) (agent.Report, error) {
+func backupRunning(cmd *cobra.Command, paths []string) (agent.Report, error) {
 	var report agent.Report
-	paths := make([]string, len(args))
-	for i, arg := range args {
-		var err error
-		if paths[i], err = absolute(arg); err != nil {
-			return report, err
-		}
-	}
 	c, err := running(cmd)
 	if err != nil {
 		return report, err
@@ -94,6 +121,8 @@ type bar struct {
 	progress *mpb.Progress
 	bytes    *mpb.Bar
 	total    int64
+	// notices are to be told when the bar is gone.
+	notices []string
 }
 
 func newBar(cmd *cobra.Command) *bar {
@@ -110,6 +139,9 @@ func newBar(cmd *cobra.Command) *bar {
 }
 
 func (b *bar) event(e agent.Event) {
+	if e.Kind == agent.Notice {
+		b.notices = append(b.notices, e.Text)
+	}
 	if b.bytes == nil {
 		return
 	}

@@ -101,6 +101,11 @@ func devicesCommand() *cobra.Command {
 			if err := enrol.Revoke(cmd.Context(), r.Session, r.Device, id); err != nil {
 				return reachCode(err)
 			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), listedDevice{
+					ID: id.String(), Name: m.Name, Account: r.Session.Hello().Account, Revoked: true, This: id == r.Device.Identity.ID(),
+				})
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is shut out; what it has already read it has. Change passwords that were in its files\n", cli.Name(m.Name))
 			return nil
 		},
@@ -116,13 +121,22 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
+// paired is what "pair --json" prints: the code, and then who used it.
+type paired struct {
+	Code   string `json:"code,omitempty"`
+	Member string `json:"member,omitempty"`
+}
+
 func pairCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "pair [CODE]",
-		Short: "Make a further machine a member: without a code here, then with the code there",
+		Short: "Let a further machine read and write the vault: here, then with the code there",
 		Long: `Make a further machine of the account a member of the vault. On a machine that is a
 member, "agent pair" shows a code and waits. On the new one, which has joined with an
 invitation of its own, "agent pair CODE" ends both. A code is good once, for ten minutes.`,
+		Example: `  agent pair
+  agent pair ABCD-EFGH-...`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -132,17 +146,27 @@ invitation of its own, "agent pair CODE" ends both. A code is good once, for ten
 				}
 				defer r.Close()
 				code := v4.NewPairingCode()
-				fmt.Fprintf(cmd.OutOrStdout(), "on the other machine run:\n  agent pair %s\n", code.Text())
+				if asJSON {
+					err = printJSON(cmd.OutOrStdout(), paired{Code: code.Text()})
+				} else {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "on the other machine run:\n  agent pair %s\n", code.Text())
+				}
+				if err != nil {
+					return err
+				}
 				name, err := enrol.Admit(cmd.Context(), r.Session, r.Device, code)
 				if err != nil {
 					return reachCode(err)
+				}
+				if asJSON {
+					return printJSON(cmd.OutOrStdout(), paired{Member: name})
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s is a member now\n", cli.Name(name))
 				return nil
 			}
 			code, err := v4.ParsePairingCode(args[0])
 			if err != nil {
-				return err
+				return cli.Usage("%w", err)
 			}
 			folder, _, err := folders(cmd)
 			if err != nil {
@@ -167,8 +191,13 @@ invitation of its own, "agent pair CODE" ends both. A code is good once, for ten
 			if err := enrol.Pair(cmd.Context(), s, folder, &d, code); err != nil {
 				return reachCode(err)
 			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), paired{Member: d.Name})
+			}
 			fmt.Fprintln(cmd.OutOrStdout(), "this machine is a member now; start protecting with: agent run")
 			return nil
 		},
 	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
 }

@@ -3,14 +3,17 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"backstay/agent/catalog"
+	"backstay/agent/config"
+	"backstay/agent/device"
 	"backstay/agent/history"
 	"backstay/agent/localapi"
 	"backstay/internal/cli"
@@ -26,6 +29,8 @@ type listedEntry struct {
 	MTime     *time.Time `json:"mtime"`
 	Mode      string     `json:"mode,omitempty"`
 	Deleted   bool       `json:"deleted"`
+	// OutOfScope: it was excluded or its folder removed, and is kept.
+	OutOfScope bool `json:"out_of_scope,omitempty"`
 }
 
 var typeNames = map[vault.FileType]string{
@@ -33,8 +38,9 @@ var typeNames = map[vault.FileType]string{
 	vault.TypeCharDevice: "character device", vault.TypeBlockDevice: "block device", vault.TypeOther: "other",
 }
 
-func entryOf(v history.Version) listedEntry {
-	e := listedEntry{Type: typeNames[v.Type], Size: v.Size(), Deleted: v.Op == vault.OpDelete}
+// entryOf describes a version of which the server was last told op.
+func entryOf(v history.Version, op vault.Op) listedEntry {
+	e := listedEntry{Type: typeNames[v.Type], Size: v.Size(), Deleted: op == vault.OpDelete, OutOfScope: op == vault.OpOutOfScope}
 	e.Path, e.PathBytes = localapi.Text(string(v.Name))
 	if !v.ModTime.IsZero() {
 		t := v.ModTime.UTC()
@@ -52,12 +58,14 @@ func lsCommand() *cobra.Command {
 		Use:   "ls [PATH]",
 		Short: "List what the server holds: a folder's entries, now or at a time",
 		Long: `List what the server holds of a folder, now or as of --at. Without a path, the folders
-and files of transfer.info. A file is listed as itself. With --deleted what was
-deleted by then is listed, too.`,
+and files that transfer.info names, or named then. A file is listed as itself. With
+--deleted what was deleted by then is listed, too.`,
+		Example: `  agent ls
+  agent ls ~/Documents --at "yesterday 14:00"`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	at := atFlag(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&deleted, "deleted", false, "list what was deleted, too")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		when, err := parseAt(*at, time.Now())
@@ -70,33 +78,22 @@ deleted by then is listed, too.`,
 		}
 		defer r.Close()
 		var versions []history.Version
+		var damage error
 		if len(args) == 0 {
-			for _, root := range r.Config.Roots {
-				v, ok, err := versionAt(cmd, r, root, when)
-				if err != nil {
-					return reachCode(err)
-				}
-				if ok {
-					versions = append(versions, v)
-				}
-			}
+			versions, damage = r.Roots(cmd.Context(), when)
 		} else {
-			path, err := absolute(args[0])
+			path, err := recorded(args[0], r.Config.Roots)
 			if err != nil {
 				return err
 			}
-			v, ok, err := versionAt(cmd, r, path, when)
-			if err != nil {
-				return reachCode(err)
-			}
-			children, err := r.Children(cmd.Context(), path, when)
-			if err != nil {
-				return reachCode(err)
-			}
+			all, err := r.Of(cmd.Context(), path)
+			v, ok := history.At(all, when)
+			children, cerr := r.Children(cmd.Context(), path, when)
+			damage = errors.Join(err, cerr)
 			switch {
-			case ok && v.Type != vault.TypeFolder && v.Op != vault.OpDelete:
+			case ok && v.Type != vault.TypeFolder && len(children) == 0:
 				versions = []history.Version{v}
-			case !ok && len(children) == 0:
+			case !ok && len(children) == 0 && damage == nil:
 				return unknown(cmd, asJSON, path)
 			default:
 				versions = children
@@ -104,30 +101,47 @@ deleted by then is listed, too.`,
 		}
 		entries := []listedEntry{}
 		for _, v := range versions {
-			if v.Op != vault.OpDelete || deleted {
-				entries = append(entries, entryOf(v))
-			}
-		}
-		if asJSON {
-			return printJSON(cmd.OutOrStdout(), entries)
-		}
-		for _, v := range versions {
 			if v.Op == vault.OpDelete && !deleted {
 				continue
 			}
-			printEntry(cmd, v)
+			op := v.Op
+			v, err = was(cmd, r, v)
+			damage = errors.Join(damage, err)
+			entries = append(entries, entryOf(v, op))
+			if !asJSON {
+				printEntry(cmd, v, op)
+			}
 		}
-		return nil
+		if asJSON {
+			if err := printJSON(cmd.OutOrStdout(), entries); err != nil {
+				return err
+			}
+		}
+		return restoreCode(damage)
 	}
 	return cmd
 }
 
-func printEntry(cmd *cobra.Command, v history.Version) {
+// was returns what a path was before it was deleted or fell out of scope, which
+// neither says; v itself if it is there.
+func was(cmd *cobra.Command, r *history.Reader, v history.Version) (history.Version, error) {
+	if v.Op == vault.OpPut {
+		return v, nil
+	}
+	all, err := r.Of(cmd.Context(), string(v.Name))
+	i := slices.IndexFunc(all, func(before history.Version) bool { return before.Op == vault.OpPut && before.Time.Before(v.Time) })
+	if i < 0 {
+		return v, err
+	}
+	return all[i], err
+}
+
+func printEntry(cmd *cobra.Command, v history.Version, op vault.Op) {
 	mark := ""
 	switch {
-	case v.Op == vault.OpDelete:
+	case op == vault.OpDelete:
 		mark = "  (deleted)"
-	case v.Op == vault.OpOutOfScope:
+	case op == vault.OpOutOfScope:
 		mark = "  (no longer protected)"
 	case v.Type == vault.TypeFolder:
 		mark = string(filepath.Separator)
@@ -139,17 +153,6 @@ func printEntry(cmd *cobra.Command, v history.Version) {
 		when = v.ModTime.Local().Format(time.DateTime)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%10s  %19s  %s%s\n", cli.Bytes(int64(v.Size())), when, cli.Name(string(v.Name)), mark)
-}
-
-// versionAt returns the newest version of a path at a time, the zero time for now.
-func versionAt(cmd *cobra.Command, r *history.Reader, path string, at time.Time) (history.Version, bool, error) {
-	versions, err := r.Of(cmd.Context(), path)
-	for _, v := range versions {
-		if at.IsZero() || !v.Time.After(at) {
-			return v, true, err
-		}
-	}
-	return history.Version{}, false, err
 }
 
 // unknown ends a command about a path that the server does not hold.
@@ -169,6 +172,8 @@ type listedVersion struct {
 	Deleted bool      `json:"deleted"`
 	Fuzzy   bool      `json:"fuzzy"`
 	Commit  uint64    `json:"commit"`
+	// OutOfScope: from here on it was not protected any more.
+	OutOfScope bool `json:"out_of_scope,omitempty"`
 }
 
 func historyCommand() *cobra.Command {
@@ -178,25 +183,25 @@ func historyCommand() *cobra.Command {
 		Short: "List the versions of a file or folder that the server holds, the newest first",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := absolute(args[0])
-			if err != nil {
-				return err
-			}
 			r, err := reader(cmd)
 			if err != nil {
 				return err
 			}
 			defer r.Close()
+			path, err := recorded(args[0], r.Config.Roots)
+			if err != nil {
+				return err
+			}
 			versions, err := r.Of(cmd.Context(), path)
 			if err == nil && len(versions) == 0 {
 				return unknown(cmd, asJSON, path)
 			}
 			list := []listedVersion{}
 			for _, v := range versions {
-				list = append(list, listedVersion{v.Time.UTC(), v.Size(), v.Op == vault.OpDelete, v.Fuzzy, v.Seq})
+				list = append(list, listedVersion{v.Time.UTC(), v.Size(), v.Op == vault.OpDelete, v.Fuzzy, v.Seq, v.Op == vault.OpOutOfScope})
 			}
 			if asJSON {
-				return errors.Join(printJSON(cmd.OutOrStdout(), list), reachCode(err))
+				return errors.Join(printJSON(cmd.OutOrStdout(), list), restoreCode(err))
 			}
 			for _, v := range versions {
 				what := cli.Bytes(int64(v.Size()))
@@ -210,10 +215,10 @@ func historyCommand() *cobra.Command {
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", v.Time.Local().Format("2006-01-02T15:04:05.000000000Z07:00"), what)
 			}
-			return reachCode(err)
+			return restoreCode(err)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
@@ -233,63 +238,105 @@ func findCommand() *cobra.Command {
 		Short: "Find files by name, also deleted ones: a part of the name, or a pattern with * and ?",
 		Long: `Find paths on the server by name, deleted ones included. A pattern without * ? or [ is
 a part of the name, upper and lower case alike; with a slash in it, of the whole path.
-The newest version of each is shown; "agent history" lists all.`,
+The newest version of each is shown; "agent history" lists all.
+
+This machine remembers what it has sent. What it does not, because its state folder was
+lost or damaged, the server is asked for, which takes longer.`,
+		Example: `  agent find report
+  agent find '*.odt'`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			match, err := matcher(args[0])
-			if err != nil {
-				return err
-			}
-			r, err := reader(cmd)
-			if err != nil {
-				return err
-			}
-			defer r.Close()
-			_, state, err := folders(cmd)
-			if err != nil {
-				return err
-			}
-			c, err := catalog.Open(cmd.Context(), state, slog.New(slog.DiscardHandler))
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			dest, err := c.Destination(cmd.Context(), r.Device.Destination())
-			if err != nil {
-				return err
-			}
-			found := []foundPath{}
-			for v, err := range dest.Versions(cmd.Context(), string(filepath.Separator)) {
-				if err != nil {
-					return err
-				}
-				if !match(v.Path) || v.Record == (vault.ObjectID{}) {
-					continue
-				}
-				f := foundPath{Time: v.At.UTC(), Size: v.Facts.Size, Deleted: v.State == catalog.Gone}
-				f.Path, f.PathBytes = localapi.Text(v.Path)
-				found = append(found, f)
-				if !asJSON {
-					mark := ""
-					if f.Deleted {
-						mark = "  (deleted)"
-					}
-					fmt.Fprintf(cmd.OutOrStdout(), "%10s  %s  %s%s\n", cli.Bytes(f.Size), f.Time.Local().Format(time.DateTime), cli.Name(v.Path), mark)
-				}
-			}
-			if asJSON {
-				if err := printJSON(cmd.OutOrStdout(), found); err != nil {
-					return err
-				}
-			}
-			if len(found) == 0 {
-				return fmt.Errorf("nothing on the server is named like %q", args[0])
-			}
-			return nil
-		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		match, err := matcher(args[0])
+		if err != nil {
+			return err
+		}
+		found := []foundPath{}
+		take := func(f foundPath, path string) {
+			f.Path, f.PathBytes = localapi.Text(path)
+			found = append(found, f)
+			if !asJSON {
+				mark := ""
+				if f.Deleted {
+					mark = "  (deleted)"
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%10s  %s  %s%s\n", cli.Bytes(f.Size), f.Time.Local().Format(time.DateTime), cli.Name(path), mark)
+			}
+		}
+		err = findHere(cmd, match, take)
+		if err == nil && len(found) == 0 {
+			err = findThere(cmd, match, take)
+		}
+		if asJSON {
+			err = errors.Join(printJSON(cmd.OutOrStdout(), found), err)
+		}
+		if err == nil && len(found) == 0 {
+			err = fmt.Errorf("nothing on the server is named like %q", args[0])
+		}
+		return restoreCode(err)
+	}
 	return cmd
+}
+
+// findHere looks at what this machine remembers.
+func findHere(cmd *cobra.Command, match func(string) bool, take func(foundPath, string)) error {
+	folder, state, err := folders(cmd)
+	if err != nil {
+		return err
+	}
+	d, err := device.Load(folder)
+	if err != nil {
+		return err
+	}
+	dest, closeCatalog, err := remembered(cmd, state, d)
+	if dest == nil || err != nil {
+		return err
+	}
+	defer closeCatalog()
+	c, err := config.Load(folder)
+	if err != nil {
+		return err
+	}
+	volumes := map[string]bool{}
+	for _, root := range append(c.Roots, folder) {
+		volumes[filepath.VolumeName(root)+string(filepath.Separator)] = true
+	}
+	for _, volume := range slices.Sorted(maps.Keys(volumes)) {
+		for v, err := range dest.Versions(cmd.Context(), volume) {
+			if err != nil {
+				return err
+			}
+			if match(v.Path) && v.Record != (vault.ObjectID{}) {
+				take(foundPath{Time: v.At.UTC(), Size: v.Facts.Size, Deleted: v.State == catalog.Gone}, v.Path)
+			}
+		}
+	}
+	return nil
+}
+
+// findThere asks the server.
+func findThere(cmd *cobra.Command, match func(string) bool, take func(foundPath, string)) error {
+	r, err := reader(cmd)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for v, err := range r.All(cmd.Context()) {
+		if err != nil {
+			return err
+		}
+		if !match(string(v.Name)) {
+			continue
+		}
+		f := foundPath{Time: v.Time.UTC(), Deleted: v.Op == vault.OpDelete}
+		if v, err = was(cmd, r, v); err != nil {
+			return err
+		}
+		f.Size = int64(v.Size())
+		take(f, string(v.Name))
+	}
+	return nil
 }
 
 // matcher returns what says whether a path is meant by a pattern.

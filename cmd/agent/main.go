@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"backstay/agent"
+	"backstay/agent/catalog"
 	"backstay/agent/config"
 	"backstay/internal/cli"
 	"backstay/internal/logging"
@@ -32,13 +33,6 @@ func command() *cobra.Command {
 		Long: `The agent watches the folders listed in transfer.info and sends what changes to a
 server that keeps every version.
 
-  agent try ~/Documents                    see it work: a private server and an agent in one
-  agent join INVITATION ~/Documents        enrol at a server, say what to protect
-  agent run                                protect it, in the foreground
-  agent status                             is everything protected?
-  agent restore ~/Documents --at 2h        get it back as it was two hours ago
-  agent recover --phrase-file KIT --to DIR get everything back on an empty machine
-
 The configuration folder is the one given with --config, else the working folder
 if it holds a transfer.info, else the user's own. transfer.info: line 1 the server
 as host:port, line 2 a name for this machine, then one folder or file a line;
@@ -47,12 +41,31 @@ lines that start with # are comments, with ! exclude patterns.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some files are not
 protected, 4 not set up or the server cannot be reached, 5 what came back is not
 what was sent.`,
+		Example: `  agent try ~/Documents                      see it work: a private server and an agent in one
+  agent join INVITATION ~/Documents          enrol at a server, say what to protect
+  agent run                                  protect it, in the foreground
+  agent status                               is everything protected?
+  agent restore ~/Documents --at 2h          get it back as it was two hours ago
+  agent recover --phrase-file KIT --to DIR   get everything back on an empty machine`,
 	}
 	f := root.PersistentFlags()
 	f.String("config", "", "configuration folder")
 	f.String("state", "", "state folder (default "+config.DefaultState()+")")
-	root.AddCommand(tryCommand(), joinCommand(), runCommand(), backupCommand(), statusCommand(), problemsCommand(), pauseCommand(), resumeCommand(),
-		restoreCommand(), recoverCommand(), verifyCommand(), lsCommand(), historyCommand(), findCommand(), folderCommand(), devicesCommand(), pairCommand(), doctorCommand())
+	cobra.EnableCommandSorting = false
+	for _, g := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Set up:", []*cobra.Command{tryCommand(), joinCommand(), folderCommand(), pairCommand(), devicesCommand()}},
+		{"Protect:", []*cobra.Command{runCommand(), backupCommand(), statusCommand(), problemsCommand(), pauseCommand(), resumeCommand(), doctorCommand()}},
+		{"Look and get back:", []*cobra.Command{lsCommand(), historyCommand(), findCommand(), restoreCommand(), recoverCommand(), verifyCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.title
+			root.AddCommand(c)
+		}
+	}
 	return root
 }
 
@@ -90,6 +103,16 @@ func options(cmd *cobra.Command, protocol int, level slog.Level) (agent.Options,
 	log, closer := logging.New(cmd.ErrOrStderr(), logging.Options{Level: level, File: file})
 	o.Log = log
 	return o, closer.Close, nil
+}
+
+// mending calls f again, once, if the catalog turns out to be damaged while it is in
+// use: the next time it is opened it is made anew from what the server holds.
+func mending(f func() error) error {
+	err := f()
+	if errors.Is(err, catalog.ErrCorrupt) {
+		err = f()
+	}
+	return err
 }
 
 // withCode gives the agent's errors their exit codes.

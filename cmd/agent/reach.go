@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,6 +69,8 @@ func reachCode(err error) error {
 		return nil
 	case errors.As(err, &told) && told.Code != 0:
 		return cli.WithCode(told.Code, err)
+	case errors.Is(err, context.Canceled):
+		return errors.New("interrupted")
 	case errors.Is(err, localsock.ErrNotRunning):
 		return cli.WithCode(cli.CodeUnreachable, errors.New("no agent is running on this state folder; start it with: agent run"))
 	case errors.Is(err, v4.ErrPin):
@@ -75,10 +78,14 @@ func reachCode(err error) error {
 			"If its administrator says it was set up anew, join with a new invitation", err))
 	case errors.Is(err, v4.ErrRevoked):
 		return cli.WithCode(cli.CodeUnreachable, fmt.Errorf("%w by another device of the vault; to use this machine again move me.info away and join anew", err))
-	case errors.Is(err, device.ErrNotEnrolled), errors.Is(err, config.ErrNotSetUp), errors.Is(err, enrol.ErrNeedsMember), errors.Is(err, client.ErrLost):
+	case errors.Is(err, device.ErrNotEnrolled), errors.Is(err, config.ErrNotSetUp), errors.Is(err, enrol.ErrNeedsMember):
 		return cli.WithCode(cli.CodeUnreachable, err)
+	case errors.Is(err, client.ErrLost):
+		return cli.WithCode(cli.CodeUnreachable, fmt.Errorf("the server cannot be reached: %w; see that it runs and that this machine's network is up", err))
 	case errors.Is(err, v4.ErrInvitationUnknown), errors.Is(err, v4.ErrInvitationExpired), errors.Is(err, v4.ErrInvitationUsed):
 		return fmt.Errorf("%w; ask for another one (server invite)", err)
+	case errors.Is(err, v4.ErrFull), errors.Is(err, v4.ErrQuota):
+		return fmt.Errorf("%w; what was acknowledged is safe, the rest waits here until its administrator makes room", err)
 	case errors.Is(err, vault.ErrCorrupt), errors.Is(err, v4.ErrCorrupt):
 		return cli.WithCode(cli.CodeIntegrity, err)
 	}
@@ -88,17 +95,46 @@ func reachCode(err error) error {
 // printJSON prints a value in one line, as scripts read it.
 func printJSON(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
-// absolute is a path as the server knows it.
+// absolute is a path as the server knows it: what is in a folder reached through a
+// link is known where it is. The path itself, and folders on the way to it, need not
+// be there any more.
 func absolute(path string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}
-	// What is in a folder reached through a link is known where it is.
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
-		abs = filepath.Join(dir, filepath.Base(abs))
+	for dir := filepath.Dir(abs); ; dir = filepath.Dir(dir) {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			rest, err := filepath.Rel(dir, abs)
+			return filepath.Join(real, rest), err
+		}
+		if dir == filepath.Dir(dir) {
+			return abs, nil
+		}
+	}
+}
+
+// recorded is a path as the server knows it, of a machine with these lines in its
+// transfer.info: one that is a link itself stands for what it points to.
+func recorded(path string, roots []string) (string, error) {
+	abs, err := absolute(path)
+	if err != nil {
+		return "", err
+	}
+	for _, root := range roots {
+		if line, err := absolute(root); err != nil || line != abs {
+			continue
+		}
+		if real, err := filepath.EvalSymlinks(root); err == nil {
+			return real, nil
+		}
 	}
 	return abs, nil
+}
+
+// jsonFlag adds --json.
+func jsonFlag(cmd *cobra.Command, asJSON *bool) {
+	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON")
 }
 
 // atFlag adds --at.

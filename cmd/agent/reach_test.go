@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -62,5 +64,57 @@ func TestMatcher(t *testing.T) {
 	}
 	if _, err := matcher("[a"); err == nil {
 		t.Error("a malformed pattern is taken")
+	}
+}
+
+func TestRecorded(t *testing.T) {
+	base, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	real, link, root := filepath.Join(base, "real"), filepath.Join(base, "link"), filepath.Join(base, "root")
+	if err := os.Mkdir(real, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []string{link, root} {
+		if err := os.Symlink(real, l); err != nil {
+			t.Skip("no symbolic links here:", err)
+		}
+	}
+	for _, tt := range []struct{ name, path, want string }{
+		{"itself", real, real},
+		{"a link is itself", link, link},
+		{"a root that is a link is what it points to", root, real},
+		{"in a link", filepath.Join(link, "a"), filepath.Join(real, "a")},
+		{"in a folder that is gone, in a link", filepath.Join(root, "gone", "a"), filepath.Join(real, "gone", "a")},
+		{"with dots", filepath.Join(real, "gone") + "/../a", filepath.Join(real, "a")},
+	} {
+		if got, err := recorded(tt.path, []string{root}); err != nil || got != tt.want {
+			t.Errorf("%s: %q, %v, want %q", tt.name, got, err, tt.want)
+		}
+	}
+}
+
+func TestTargets(t *testing.T) {
+	base := t.TempDir()
+	in := func(parts ...string) string { return filepath.Join(append([]string{base}, parts...)...) }
+	top := filepath.VolumeName(base) + string(filepath.Separator)
+	for _, tt := range []struct {
+		name string
+		args []string
+		to   string
+		want int // paths, 0 for an error
+	}{
+		{"two", []string{in("a"), in("b")}, "out", 2},
+		{"one twice", []string{in("a"), in("b", "..", "a")}, "out", 1},
+		{"two of a name", []string{in("a"), in("b", "a")}, "out", 0},
+		{"two of a name, beside", []string{in("a"), in("b", "a")}, "", 2},
+		{"the whole system", []string{top}, "out", 1},
+		{"the whole system, beside", []string{top}, "", 0},
+		{"the whole system and more", []string{in("a"), top}, "out", 0},
+	} {
+		if got, err := targets(tt.args, nil, tt.to); len(got) != tt.want || (err == nil) != (tt.want > 0) {
+			t.Errorf("%s: %q, %v", tt.name, got, err)
+		}
 	}
 }

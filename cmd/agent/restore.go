@@ -1,30 +1,35 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"backstay/agent/catalog"
 	"backstay/agent/enrol"
 	"backstay/agent/history"
+	"backstay/agent/localapi"
 	"backstay/agent/metadata"
 	"backstay/agent/restore"
 	client "backstay/agent/v4"
 	"backstay/internal/cli"
+	"backstay/internal/private"
 	"backstay/protocol/v4"
 	"backstay/protocol/vault"
 )
 
 func restoreCommand() *cobra.Command {
 	var to string
-	var overwrite, owner bool
+	var overwrite, owner, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "restore PATH...",
 		Short: "Get files and folders back as they were at a time",
@@ -36,12 +41,16 @@ the way stays, or with --overwrite is kept as "NAME (replaced ...)".
 What was broken off goes on where it was when the same command is given again with
 --to. Everything is compared with what this machine signed when it sent it; exit code 5
 says that something came back that is not what was sent, or is missing, and names it.`,
+		Example: `  agent restore ~/Documents/report.odt
+  agent restore ~/Documents --at "yesterday 14:00" --to /tmp/back
+  agent restore ~/Documents --at 2h --overwrite`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	at := atFlag(cmd)
 	cmd.Flags().StringVar(&to, "to", "", "put the result into this folder")
 	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "put it in the original's place; what is there is kept under another name")
 	cmd.Flags().BoolVar(&owner, "owner", false, "restore owners and setuid bits, too (as root)")
+	jsonFlag(cmd, &asJSON)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		now := time.Now()
 		when, err := parseAt(*at, now)
@@ -53,6 +62,10 @@ says that something came back that is not what was sent, or is missing, and name
 			return err
 		}
 		defer r.Close()
+		paths, err := targets(args, r.Config.Roots, to)
+		if err != nil {
+			return err
+		}
 		ctx, me := cmd.Context(), r.Device.Identity.ID()
 		q := restore.Query{Device: me, Members: r.Members, Pin: r.Device.Pin}
 		moment, err := q.Open(ctx, r.Session, when)
@@ -67,18 +80,15 @@ says that something came back that is not what was sent, or is missing, and name
 		if err != nil {
 			return restoreCode(err)
 		}
-		sum := outcome{cmd: cmd, moment: moment}
-		for _, arg := range args {
-			path, err := absolute(arg)
-			if err != nil {
-				return err
-			}
+		sum := outcome{cmd: cmd, json: asJSON, restored: restoredOf(r.Device.Name, moment)}
+		for _, path := range paths {
 			sel, err := state.Select(r.Keys.Path(me, []byte(path)))
 			if err != nil {
-				return restoreCode(fmt.Errorf("%s: %w (as of %s)", cli.Name(path), err, moment.Time.Local().Format(time.DateTime)))
+				sum.miss(path, fmt.Errorf("%w (as of %s)", err, moment.Time.Local().Format(time.DateTime)))
+				continue
 			}
 			o := restore.Options{
-				Keys: r.Keys, Root: []byte(path), To: to, Name: filepath.Base(path), Overwrite: overwrite,
+				Keys: r.Keys, Root: []byte(path), To: to, Name: baseName(path), Overwrite: overwrite,
 				Metadata: metadata.Options{Owner: owner, SetID: owner, Devices: owner}, Now: now,
 			}
 			if to == "" {
@@ -91,19 +101,55 @@ says that something came back that is not what was sent, or is missing, and name
 					o.Name += " (restored " + shown.Local().Format("2006-01-02 15.04.05") + ")"
 				}
 			}
-			if err := sum.run(r, sel, o); err != nil {
+			if err := sum.run(r.Session, sel, o); err != nil {
 				return restoreCode(err)
 			}
 		}
-		if err := sum.finish(); err != nil {
-			return err
+		err = sum.finish()
+		if asJSON {
+			err = cmp.Or(printJSON(cmd.OutOrStdout(), sum.restored), err)
 		}
-		if behind != "" {
+		if err == nil && behind != "" {
 			return cli.WithCode(cli.CodeIntegrity, errors.New(behind))
 		}
-		return nil
+		return err
 	}
 	return cmd
+}
+
+// targets returns the paths to restore, each once. It is an error if two of them
+// would get the same place.
+func targets(args, roots []string, to string) ([]string, error) {
+	var paths []string
+	named := map[string]string{}
+	for _, arg := range args {
+		path, err := recorded(arg, roots)
+		if err != nil {
+			return nil, err
+		}
+		name := baseName(path)
+		if slices.Contains(paths, path) {
+			continue
+		}
+		if other, taken := named[name]; to != "" && (taken || name == "" && len(paths) > 0) {
+			return nil, cli.Usage("%s and %s would both be restored as %s; restore them into different folders", cli.Name(cmp.Or(other, paths[0])), cli.Name(path), cli.Name(filepath.Join(to, name)))
+		}
+		if name == "" && to == "" {
+			return nil, cli.Usage("there is no place beside %s; say with --to where it is to go", path)
+		}
+		named[name] = path
+		paths = append(paths, path)
+	}
+	return paths, nil
+}
+
+// baseName is what a path is called in a target; empty for the root of a file system,
+// whose content goes into the target itself.
+func baseName(path string) string {
+	if filepath.Dir(path) == path {
+		return ""
+	}
+	return filepath.Base(path)
 }
 
 // serverBehind says, in a text, that the server does not have what it had
@@ -113,18 +159,11 @@ func serverBehind(cmd *cobra.Command, r *history.Reader, newest *restore.Moment)
 	if err != nil {
 		return "", err
 	}
-	if _, err := os.Stat(filepath.Join(state, catalog.FileName)); err != nil {
-		return "", nil // nothing is remembered here
+	dest, closeCatalog, err := remembered(cmd, state, r.Device)
+	if dest == nil || err != nil {
+		return "", err // nothing is remembered here
 	}
-	c, err := catalog.Open(cmd.Context(), state, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	dest, err := c.Destination(cmd.Context(), r.Device.Destination())
-	if err != nil {
-		return "", err
-	}
+	defer closeCatalog()
 	known, err := dest.History(cmd.Context())
 	if err != nil {
 		return "", err
@@ -156,40 +195,77 @@ func serverBehind(cmd *cobra.Command, r *history.Reader, newest *restore.Moment)
 	return "", nil
 }
 
+// restored is what "restore --json" prints, and "recover --json" for each device.
+type restored struct {
+	Device string    `json:"device"`
+	Time   time.Time `json:"time"`
+	Commit uint64    `json:"commit"`
+	// Complete: it was no unfinished first pass.
+	Complete bool `json:"complete"`
+	// Paths were restored, Same of them were there already; Bytes were written.
+	Paths    int64    `json:"paths"`
+	Same     int64    `json:"same"`
+	Bytes    int64    `json:"bytes"`
+	To       []string `json:"to"`
+	Replaced []string `json:"replaced"`
+	Failed   []failed `json:"failed"`
+
+	passed int
+}
+
+func restoredOf(device string, m *restore.Moment) restored {
+	return restored{
+		Device: device, Time: m.Time.UTC(), Commit: m.Commit.Seq, Complete: m.Complete,
+		To: []string{}, Replaced: []string{}, Failed: []failed{}, passed: m.Passed,
+	}
+}
+
 // outcome adds up what became of restores.
 type outcome struct {
-	cmd    *cobra.Command
-	moment *restore.Moment
-	report restore.Report
-	worst  int
+	cmd *cobra.Command
+	// json: only what went wrong is told as it goes.
+	json bool
+	restored
+	// worst is the exit code for what failed.
+	worst int
+}
+
+// tell prints for a person.
+func (s *outcome) tell(format string, args ...any) {
+	if !s.json {
+		fmt.Fprintf(s.cmd.OutOrStdout(), format, args...)
+	}
+}
+
+// miss notes that a path is not restored.
+func (s *outcome) miss(path string, err error) {
+	name, code := cli.Name(path), cli.CodeFailed
+	if path == "" {
+		name = "a path whose name is lost with it"
+	}
+	fmt.Fprintf(s.cmd.ErrOrStderr(), "%s is NOT restored: %v\n", name, err)
+	if damaged(err) {
+		code = cli.CodeIntegrity
+	}
+	s.worst = max(s.worst, code)
+	f := failed{Error: err.Error()}
+	f.Path, f.PathBytes = localapi.Text(path)
+	s.Failed = append(s.Failed, f)
 }
 
 // run restores a selection and prints what there is to say about it.
-func (s *outcome) run(r *history.Reader, sel *restore.Selection, o restore.Options) error {
-	return s.from(r.Session, sel, o)
-}
-
-func (s *outcome) from(src restore.Getter, sel *restore.Selection, o restore.Options) error {
+func (s *outcome) run(src restore.Getter, sel *restore.Selection, o restore.Options) error {
 	bar := newBar(s.cmd)
 	o.Progress = func(p restore.Progress) { bar.set(p.Bytes, p.TotalBytes) }
 	report, err := restore.Run(s.cmd.Context(), src, sel, o)
 	bar.wait()
-	s.report.Files += report.Files
-	s.report.Same += report.Same
-	s.report.Bytes += report.Bytes
-	errOut := s.cmd.ErrOrStderr()
+	s.Paths += report.Files
+	s.Same += report.Same
+	s.Bytes += report.Bytes
 	for _, f := range report.Failed {
-		name := cli.Name(f.Path)
-		if f.Path == "" {
-			name = "a path whose name is lost with it"
-		}
-		fmt.Fprintf(errOut, "%s is NOT restored: %v\n", name, f.Err)
-		code := cli.CodeFailed
-		if damaged(f.Err) {
-			code = cli.CodeIntegrity
-		}
-		s.worst = max(s.worst, code)
+		s.miss(f.Path, f.Err)
 	}
+	errOut := s.cmd.ErrOrStderr()
 	for _, l := range report.Losses {
 		fmt.Fprintf(errOut, "%s: without %s: %v\n", cli.Name(l.Path), l.What, l.Err)
 	}
@@ -204,41 +280,40 @@ func (s *outcome) from(src restore.Getter, sel *restore.Selection, o restore.Opt
 		fmt.Fprintf(errOut, "%s is called %s here, which cannot hold its name, or has it twice\n", cli.Name(n.Path), cli.Name(n.Name))
 	}
 	for _, name := range report.Replaced {
-		fmt.Fprintf(s.cmd.OutOrStdout(), "kept what was there as %s\n", cli.Name(name))
+		s.tell("kept what was there as %s\n", cli.Name(filepath.Join(o.To, name)))
+		s.Replaced = append(s.Replaced, filepath.Join(o.To, name))
 	}
 	if err != nil {
 		return err
 	}
-	s.report.Failed = append(s.report.Failed, report.Failed...)
 	where := filepath.Join(o.To, o.Name)
-	fmt.Fprintf(s.cmd.OutOrStdout(), "%s: %d paths, %s written%s\n", cli.Name(where), report.Files, cli.Bytes(report.Bytes), same(report.Same))
-	return nil
-}
-
-func same(n int64) string {
-	if n == 0 {
-		return ""
+	s.To = append(s.To, where)
+	same := ""
+	if report.Same > 0 {
+		same = fmt.Sprintf(", %d were there already", report.Same)
 	}
-	return fmt.Sprintf(", %d were there already", n)
+	if report.OutOfScope > 0 {
+		same += fmt.Sprintf(", %d as they were when they were protected last", report.OutOfScope)
+	}
+	s.tell("%s: %d paths, %s written%s\n", cli.Name(where), report.Files, cli.Bytes(report.Bytes), same)
+	return nil
 }
 
 // finish says what the restore is, and gives the exit code.
 func (s *outcome) finish() error {
-	m := s.moment
-	out := s.cmd.OutOrStdout()
-	fmt.Fprintf(out, "as of %s (commit %d)", m.Time.Local().Format("2006-01-02 15:04:05.000"), m.Commit.Seq)
+	what := ""
 	switch {
-	case !m.Complete:
-		fmt.Fprint(out, ": an unfinished first pass, files that had not been sent by then are missing")
-	case len(s.report.Failed) == 0:
-		fmt.Fprint(out, ": complete, compared with what the device signed")
+	case !s.Complete:
+		what = ": an unfinished first pass, files that had not been sent by then are missing"
+	case len(s.Failed) == 0:
+		what = ": complete, compared with what the device signed"
 	}
-	if m.Passed > 0 {
-		fmt.Fprintf(out, "; the nearest moment that is kept, %d later ones are not", m.Passed)
+	if s.passed > 0 {
+		what += fmt.Sprintf("; the nearest moment that is kept, %d later ones are not", s.passed)
 	}
-	fmt.Fprintln(out)
+	s.tell("as of %s (commit %d)%s\n", s.Time.Local().Format("2006-01-02 15:04:05.000"), s.Commit, what)
 	if s.worst != 0 {
-		return cli.WithCode(s.worst, fmt.Errorf("%d paths are not restored, named above; all others are", len(s.report.Failed)))
+		return cli.WithCode(s.worst, fmt.Errorf("%d paths are not restored, named above; all others are", len(s.Failed)))
 	}
 	return nil
 }
@@ -257,7 +332,7 @@ func restoreCode(err error) error {
 
 func recoverCommand() *cobra.Command {
 	var phraseFile, to, invitation, server, pin string
-	var owner bool
+	var owner, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "recover --phrase-file KIT --to DIR",
 		Short: "Get everything back on an empty machine, with the recovery kit alone",
@@ -267,6 +342,8 @@ name. A file with nothing but the 24 words serves, too, with --server and --pin,
 with an --invitation to the server.
 
 What was broken off goes on when the command is given again.`,
+		Example: `  agent recover --phrase-file /media/stick/kit.txt --to ~/recovered
+  agent recover --phrase-file words.txt --server backup.example.org:1256 --pin 3f... --to ~/recovered`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
@@ -276,6 +353,7 @@ What was broken off goes on when the command is given again.`,
 	f.StringVar(&server, "server", "", "the server's address, if the kit's is not right any more")
 	f.StringVar(&pin, "pin", "", "the server's pin, if the kit has none or it changed")
 	f.BoolVar(&owner, "owner", false, "restore owners and setuid bits, too (as root)")
+	jsonFlag(cmd, &asJSON)
 	cmd.MarkFlagRequired("phrase-file")
 	cmd.MarkFlagRequired("to")
 	at := atFlag(cmd)
@@ -284,13 +362,9 @@ What was broken off goes on when the command is given again.`,
 		if err != nil {
 			return err
 		}
-		data, err := os.ReadFile(phraseFile)
+		kit, err := openKit(cmd, phraseFile)
 		if err != nil {
 			return err
-		}
-		kit, err := vault.ParseKit(data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", phraseFile, err)
 		}
 		if err := complement(&kit, invitation, server, pin); err != nil {
 			return err
@@ -322,42 +396,84 @@ What was broken off goes on when the command is given again.`,
 		if err != nil {
 			return restoreCode(err)
 		}
-		worst, found := error(nil), 0
+		var worst error
+		list := []restored{}
 		for _, f := range deviceFolders(members) {
-			q := restore.Query{Device: f.device, Members: members, Pin: v4.Pin(*kit.Pin)}
-			moment, err := q.Open(cmd.Context(), session, when)
+			sum := outcome{cmd: cmd, json: asJSON}
+			err := sum.device(session, restore.Query{Device: f.device, Members: members, Pin: v4.Pin(*kit.Pin)}, when, f.name, restore.Options{
+				Keys: keys, To: filepath.Join(to, f.name), Metadata: metadata.Options{Owner: owner, SetID: owner, Devices: owner},
+			})
 			if errors.Is(err, restore.ErrNoCommit) {
 				continue
 			}
 			if err != nil {
-				return restoreCode(fmt.Errorf("device %s: %w", f.name, err))
+				err = restoreCode(fmt.Errorf("device %s: %w", cli.Name(f.name), err))
+				// The others can be had all the same, unless nothing can.
+				if cmd.Context().Err() != nil || session.Err() != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.ErrOrStderr(), err)
+				if worst == nil || sum.worst == cli.CodeIntegrity || damaged(err) {
+					worst = err
+				}
 			}
-			state, err := restore.ReadState(cmd.Context(), session, moment)
-			if err != nil {
-				return restoreCode(fmt.Errorf("device %s: %w", f.name, err))
-			}
-			all, err := state.All()
-			if err != nil {
-				return restoreCode(err)
-			}
-			found++
-			sum := outcome{cmd: cmd, moment: moment}
-			err = sum.from(session, all, restore.Options{
-				Keys: keys, To: filepath.Join(to, f.name), Metadata: metadata.Options{Owner: owner, SetID: owner, Devices: owner},
-			})
-			if err != nil {
-				return restoreCode(err)
-			}
-			if err := sum.finish(); err != nil {
-				worst = err
+			if sum.To != nil {
+				list = append(list, sum.restored)
 			}
 		}
-		if found == 0 {
+		if asJSON {
+			worst = cmp.Or(printJSON(cmd.OutOrStdout(), list), worst)
+		}
+		if worst == nil && len(list) == 0 {
 			return errors.New("nothing was backed up by then")
 		}
 		return worst
 	}
 	return cmd
+}
+
+// device restores everything of a device.
+func (s *outcome) device(session *client.Session, q restore.Query, at time.Time, name string, o restore.Options) error {
+	ctx := s.cmd.Context()
+	moment, err := q.Open(ctx, session, at)
+	if err != nil {
+		return err
+	}
+	state, err := restore.ReadState(ctx, session, moment)
+	if err != nil {
+		return err
+	}
+	all, err := state.All()
+	if err != nil {
+		return err
+	}
+	s.restored = restoredOf(name, moment)
+	if err := s.run(session, all, o); err != nil {
+		return err
+	}
+	return s.finish()
+}
+
+// openKit reads a recovery kit from wherever it was kept, also where every file can
+// be read by everybody, as on a stick.
+func openKit(cmd *cobra.Command, file string) (vault.Kit, error) {
+	if _, err := private.ReadFile(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %v\n", err)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return vault.Kit{}, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, vault.MaxKit+1))
+	if err != nil {
+		return vault.Kit{}, err
+	}
+	kit, err := vault.ParseKit(data)
+	if err != nil {
+		return kit, fmt.Errorf("%s: %w", file, err)
+	}
+	return kit, nil
 }
 
 // complement fills in what a kit does not say.

@@ -49,7 +49,7 @@ no file names unless --debug is given.`,
 		out := cmd.OutOrStdout()
 		live := &lines{out: out, safe: verbose || cli.IsTerminal(out), name: cli.Name}
 		o.Events = live.event
-		return withCode(agent.Run(cmd.Context(), o))
+		return withCode(mending(func() error { return agent.Run(cmd.Context(), o) }))
 	}
 	return cmd
 }

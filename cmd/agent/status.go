@@ -58,7 +58,7 @@ func statusCommand() *cobra.Command {
 			}
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&watch, "watch", false, "go on, once a second")
 	return cmd
 }
@@ -132,7 +132,7 @@ func problemsCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&acknowledge, "acknowledge", false, "end an alarm that you have taken note of")
 	return cmd
 }
@@ -152,8 +152,11 @@ func problemText(p localapi.Problem) string {
 func pauseCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "pause [DURATION]",
-		Short: "Send nothing for a time (30m, 2h), or until resume; changes are still noticed",
-		Args:  cobra.MaximumNArgs(1),
+		Short: "Send nothing for a time, or until resume; changes are still noticed",
+		Example: `  agent pause 30m
+  agent pause 1d
+  agent pause`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var until time.Time
 			if len(args) == 1 {

@@ -39,15 +39,20 @@ signature, order and time, the list of all paths against what this machine signe
 the content of a sample of files, drawn anew each time; of all with --all, which fetches
 everything. Nothing is written. Exit code 5 says that something is damaged or missing,
 and names it.`,
+		Example: `  agent verify
+  agent verify --sample 50
+  agent verify --all`,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&all, "all", false, "fetch and open everything")
 	cmd.Flags().IntVar(&sample, "sample", sampleDefault, "how many paths to fetch and open")
-	cmd.MarkFlagsMutuallyExclusive("all", "sample")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if sample < 1 {
+		switch {
+		case sample < 1:
 			return cli.Usage("--sample %d: at least 1", sample)
+		case all && cmd.Flags().Changed("sample"):
+			return cli.Usage("--all is without --sample")
 		}
 		r, err := reader(cmd)
 		if err != nil {

@@ -1,0 +1,83 @@
+package localapi_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"backstay/agent/localapi"
+	"backstay/internal/localsock"
+)
+
+// told is a service that says what it was asked.
+type told struct {
+	localapi.Service
+	paths []string
+	until time.Time
+}
+
+func (s *told) Status(context.Context) (localapi.Status, error) {
+	return localapi.Status{State: localapi.Working, Waiting: 3}, nil
+}
+
+func (s *told) Problems(context.Context) ([]localapi.Problem, error) {
+	return nil, errors.New("it broke")
+}
+
+func (s *told) Pause(_ context.Context, until time.Time) error { s.until = until; return nil }
+
+func (s *told) Backup(_ context.Context, paths []string) (localapi.Report, error) {
+	s.paths = paths
+	return localapi.Report{Files: 2}, &localapi.Error{Text: "no room", Code: 4}
+}
+
+func TestClientAndHandler(t *testing.T) {
+	dir := t.TempDir()
+	c, ctx := localapi.NewClient(dir), t.Context()
+	if _, err := c.Status(ctx); !errors.Is(err, localsock.ErrNotRunning) {
+		t.Fatalf("nobody there: %v", err)
+	}
+	l, err := localsock.Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &told{}
+	srv := &http.Server{Handler: localapi.Handler(s)}
+	go srv.Serve(l)
+	defer srv.Close()
+
+	if st, err := c.Status(ctx); err != nil || st.State != localapi.Working || st.Waiting != 3 {
+		t.Errorf("status %+v, %v", st, err)
+	}
+	var e *localapi.Error
+	if _, err := c.Problems(ctx); !errors.As(err, &e) || e.Code != 0 || e.Text != "it broke" {
+		t.Errorf("problems: %v", err)
+	}
+	until := time.Now().Add(time.Hour)
+	if err := c.Pause(ctx, until); err != nil || !s.until.Equal(until) {
+		t.Errorf("pause until %v, want %v: %v", s.until, until, err)
+	}
+	paths := []string{"/a\nb", "/caf\xe9", "/" + strings.Repeat("long/", 2000)}
+	if _, err := c.Backup(ctx, paths); !errors.As(err, &e) || e.Code != 4 {
+		t.Errorf("backup: %v", err)
+	}
+	if !slices.Equal(s.paths, paths) {
+		t.Errorf("paths arrive as %q", s.paths)
+	}
+}
+
+func TestText(t *testing.T) {
+	for _, tt := range []struct{ path, text, raw string }{
+		{"/a/ü", "/a/ü", ""},
+		{"/a\nb", "/a\nb", ""},
+		{"/caf\xe9/x", "/caf\uFFFD/x", "/caf\xe9/x"},
+	} {
+		if text, raw := localapi.Text(tt.path); text != tt.text || string(raw) != tt.raw {
+			t.Errorf("%q: %q, %q", tt.path, text, raw)
+		}
+	}
+}
