@@ -393,14 +393,14 @@ func (a *agent) look(ctx context.Context, r root, paths []string, all bool, foun
 			return known, err
 		},
 		Exclude:   r.rules.Entry(),
-		FilesOnly: a.device == nil,
+		FilesOnly: a.o.Protocol == 3,
 		Volume:    volume,
 		Found: func(entries []scan.Entry) error {
 			entries, err := a.emptied(ctx, dest, entries, seen)
 			if err != nil {
 				return err
 			}
-			if a.device != nil {
+			if a.o.Protocol == 4 {
 				return found(entries)
 			}
 			// All names in one transaction, rather than one at every send.
@@ -423,7 +423,7 @@ func (a *agent) look(ctx context.Context, r root, paths []string, all bool, foun
 					deleted = append(deleted, m.Path)
 				}
 			}
-			if a.device != nil {
+			if a.o.Protocol == 4 {
 				gone(vault.OpDelete, deleted)
 				gone(vault.OpOutOfScope, excluded)
 				return nil

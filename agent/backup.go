@@ -88,7 +88,7 @@ func (b *pass) run(ctx context.Context, paths []string) error {
 	if err != nil {
 		return err
 	}
-	if b.device != nil {
+	if b.o.Protocol == 4 {
 		return b.runV4(ctx, scopes)
 	}
 	s := &sender{a: b.agent}
@@ -172,7 +172,7 @@ func (b *pass) connect(ctx context.Context, connect func(context.Context) error)
 // transient says whether a server may be back in seconds. One that answers
 // nonsense, or nothing at all, has been waited for already.
 func transient(err error) bool {
-	return errors.Is(err, ErrUnreachable) && !fatal(err) && !errors.Is(err, v3.ErrProtocol) && !errors.Is(err, v3.ErrRegistrationRefused) && !errors.Is(err, os.ErrDeadlineExceeded)
+	return errors.Is(err, ErrUnreachable) && !fatal(err) && !errors.Is(err, v3.ErrProtocol) && !errors.Is(err, v3.ErrRegistrationRefused) && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded)
 }
 
 // runV4 sends what has changed in scope, over as many sessions as it takes.

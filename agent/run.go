@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"backstay/agent/config"
+	"backstay/agent/device"
 	"backstay/agent/scan"
 	"backstay/agent/scan/facts"
 	"backstay/agent/settle"
@@ -52,7 +53,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		agent: a, queue: newQueue(), sets: make(chan []watcher.Root, 1),
 		settling: settle.New(settle.Options{Quiet: time.Duration(a.cfg.Settings.Settle)}),
 		rescans:  map[string]string{}, torn: map[string]int{}, wake: make(chan struct{}, 1),
-		excluded: map[string]int{}, gate: make(chan struct{}),
+		excluded: map[string]int{}, gate: make(chan struct{}), redial: make(chan struct{}, 1),
 		scanned: map[string]bool{},
 	}
 	a.tellExcluded = func(root string, n int) {
@@ -75,7 +76,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	part(w.follow)
 	part(w.plan)
 	part(w.serve)
-	if a.device != nil {
+	if o.Protocol == 4 {
 		part(w.upload)
 	} else {
 		part(w.send)
@@ -124,6 +125,8 @@ type work struct {
 	// pause: nothing is sent until pausedUntil, or for good if that is zero.
 	pause       bool
 	pausedUntil time.Time
+	// redial ends the session, and the wait for the next one.
+	redial chan struct{}
 	// gate is closed and replaced when pause changes.
 	gate chan struct{}
 	// waiters are called when everything has settled.
@@ -403,7 +406,7 @@ func (w *work) gone(r root) func(vault.Op, []string) {
 // folder sends the folder of a path that came, changed or went: its times may have
 // changed with it, and no watcher says so.
 func (w *work) folder(r root, path string) {
-	if parent := filepath.Dir(path); w.device != nil && path != r.path && below(r.path, parent) {
+	if parent := filepath.Dir(path); w.o.Protocol == 4 && path != r.path && below(r.path, parent) {
 		w.queue.add(item{root: r.path, path: parent, op: vault.OpPut})
 	}
 }
@@ -536,11 +539,37 @@ func (w *work) follow(ctx context.Context) error {
 		if err := w.reload(); err != nil {
 			w.tell(Event{Kind: Notice, Text: fmt.Sprintf("%v; what was in force before stays", err)})
 		}
-	})
+	}, device.MeFile, device.VaultFile)
 	if err != nil {
 		// Protecting files matters more: the next scan of everything reads
 		// the configuration, too.
 		w.log.Warn("changes to the configuration are noticed late", "err", err)
+	}
+	return nil
+}
+
+// reloadDevice reads again which server and vault are trusted: "agent join" may have
+// been given another invitation. A session with a server that is not the one any
+// more ends.
+func (w *work) reloadDevice(moved bool) error {
+	if w.o.Protocol != 4 {
+		return nil
+	}
+	d, err := device.Load(w.o.Folder)
+	if err != nil {
+		return err
+	}
+	w.agent.mu.Lock()
+	same := d.Pin == w.device.Pin && d.Vault == w.device.Vault && d.Genesis == w.device.Genesis && d.Identity.ID() == w.device.Identity.ID()
+	if !same && d.Vault != (vault.ID{}) {
+		w.device = &d
+	}
+	w.agent.mu.Unlock()
+	if !same || moved {
+		select {
+		case w.redial <- struct{}{}:
+		default:
+		}
 	}
 	return nil
 }
@@ -560,6 +589,9 @@ func (w *work) reload() error {
 	old, oldRoots := w.cfg, w.agent.roots
 	w.cfg, w.agent.roots = cfg, roots
 	w.agent.mu.Unlock()
+	if err := w.reloadDevice(cfg.Address != old.Address); err != nil {
+		return err
+	}
 
 	paths := map[string]bool{}
 	for _, r := range roots {

@@ -80,6 +80,7 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 		st.State, st.Reason = localapi.Alarm, alarms[0].Text
 	case w.failing != "":
 		st.State, st.Reason = localapi.Failing, w.failing
+		st.Problems++
 	case st.Problems > 0:
 		st.State = localapi.Attention
 	case w.offline != "":
@@ -107,6 +108,12 @@ func (w *work) Problems(ctx context.Context) ([]localapi.Problem, error) {
 		return nil, err
 	}
 	list := []localapi.Problem{}
+	w.mu.Lock()
+	failing := w.failing
+	w.mu.Unlock()
+	if failing != "" {
+		list = append(list, localapi.Problem{Reason: failing, Fix: "agent doctor"})
+	}
 	for _, a := range alarms {
 		list = append(list, localapi.Problem{Reason: a.Text, Fix: "agent problems --acknowledge"})
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"backstay/agent/catalog"
+	"backstay/agent/device"
 	"backstay/agent/scan/facts"
 	"backstay/agent/upload"
 	client "backstay/agent/v4"
@@ -21,6 +22,7 @@ const alarmRollback = "rollback"
 
 // link is a session of protocol 4, with what was learned in it.
 type link struct {
+	device  *device.Device
 	session *client.Session
 	members *vault.Members
 	keys    *vault.Keyring
@@ -29,7 +31,9 @@ type link struct {
 // connectV4 begins a session and brings the membership log up to date. Errors wrap
 // ErrUnreachable unless nothing can be done but by a person.
 func (a *agent) connectV4(ctx context.Context, dest *catalog.Destination) (_ *link, err error) {
+	a.mu.Lock()
 	d := a.device
+	a.mu.Unlock()
 	session, err := client.Dial(ctx, client.Options{Address: a.config().Address, Pin: d.Pin, Key: d.Identity.TLS(), Log: a.log})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -42,7 +46,7 @@ func (a *agent) connectV4(ctx context.Context, dest *catalog.Destination) (_ *li
 			session.Close()
 		}
 	}()
-	l := &link{session: session, members: vault.NewMembers(d.Vault)}
+	l := &link{device: d, session: session, members: vault.NewMembers(d.Vault)}
 	kept, err := dest.Members(ctx)
 	if err != nil {
 		return nil, err
@@ -121,7 +125,13 @@ func (w *work) upload(ctx context.Context) error {
 		w.log.Info("offline", "retry_in", delay.Round(time.Millisecond).String(), "err", err)
 		select {
 		case <-ctx.Done():
+		case <-w.redial:
+			wait.Reset()
 		case <-time.After(delay):
+		}
+		// Another vault has a part of the catalog of its own.
+		if dest, _, err = w.destination(ctx); err != nil {
+			return unlessEnded(ctx, err)
 		}
 	}
 	return nil
@@ -138,6 +148,13 @@ func (w *work) session(ctx context.Context, l *link, dest *catalog.Destination, 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go keepAlive(ctx, cancel, l.session)
+	go func() {
+		select {
+		case <-w.redial:
+			cancel(errRedial)
+		case <-ctx.Done():
+		}
+	}()
 	u, finding, err := w.open(ctx, l, dest, last, compare)
 	if err != nil {
 		return last, err
@@ -172,8 +189,8 @@ const rollbackText = "the server has lost backups that it had acknowledged; ever
 // open begins uploading over a session.
 func (a *agent) open(ctx context.Context, l *link, dest *catalog.Destination, last vault.CommitHash, compare bool) (*upload.Uploader, upload.Finding, error) {
 	return upload.Open(ctx, upload.Options{
-		Keys: l.keys, Identity: a.device.Identity, Session: l.session, Catalog: dest,
-		Members: l.members.Head(), Retention: l.session.Hello().Retention, Pin: a.device.Pin,
+		Keys: l.keys, Identity: l.device.Identity, Session: l.session, Catalog: dest,
+		Members: l.members.Head(), Retention: l.session.Hello().Retention, Pin: l.device.Pin,
 		Roots: func() []string {
 			var roots []string
 			for _, r := range a.rootsNow() {
@@ -189,7 +206,7 @@ func (a *agent) open(ctx context.Context, l *link, dest *catalog.Destination, la
 // unlisted puts what lies below no line of transfer.info any more into a queue, to
 // be said out of scope: it is not deleted, and not kept up to date any more.
 func (a *agent) unlisted(ctx context.Context, dest *catalog.Destination, q *queue) error {
-	if a.device == nil {
+	if a.o.Protocol != 4 {
 		return nil
 	}
 	roots := a.rootsNow()
@@ -222,6 +239,9 @@ func (a *agent) unlisted(ctx context.Context, dest *catalog.Destination, q *queu
 	}
 	return nil
 }
+
+// errRedial ends a session because another server is to be spoken to.
+var errRedial = fmt.Errorf("%w: the server to speak to has changed", client.ErrLost)
 
 // pingEvery keeps a session from being taken for dead, and finds out that it is: a
 // server closes one after 5 minutes of silence.
