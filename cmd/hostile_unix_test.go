@@ -19,13 +19,18 @@ import (
 	"backstay/agent/metadata/treetest"
 )
 
-// TestHostileTree backs up what is hard to back up, and thousands of odd files more,
-// and gets it back with the kit alone: nothing may differ, metadata included. Who is
-// not root gets everything but owners, setuid bits and devices.
+// TestHostileTree backs up what is hard to back up, and 5,000 odd files more, or 300
+// with the race detector, and gets it back with the kit alone: nothing may differ,
+// metadata included. Who is not root gets everything but owners, setuid bits and
+// devices.
 func TestHostileTree(t *testing.T) {
 	l := newLab(t)
-	treetest.Hostile(t, filepath.Join(l.docs))
-	odd(t, filepath.Join(l.docs, "odd"), 5000)
+	treetest.Hostile(t, l.docs)
+	n := 5000
+	if raceEnabled {
+		n = 300
+	}
+	odd(t, filepath.Join(l.docs, "odd"), n)
 	l.serve()
 	l.join()
 	l.agent(0, "backup")

@@ -77,6 +77,7 @@ func TestKillBoth(t *testing.T) {
 			kills--
 		}
 	}
+	wanted := kills
 	for kills > 0 {
 		if l.server == nil {
 			l.serve()
@@ -125,7 +126,7 @@ func TestKillBoth(t *testing.T) {
 	}
 	l.agent(0, "verify", "--all")
 	treetest.Compare(t, l.docs, l.recover(0), treetest.Options{SkipSetID: true})
-	w.check(t)
+	w.check(t, wanted/2)
 }
 
 // stacks ends a program that hangs, and returns its output with, where the system can
@@ -309,8 +310,8 @@ func (w *scribe) line(line string) {
 	f.safe, f.at = f.safe+1, len(f.versions)
 }
 
-// check finds every version that was called safe in the history.
-func (w *scribe) check(t *testing.T) {
+// check finds every version that was called safe in the history; there must be some.
+func (w *scribe) check(t *testing.T, some int) {
 	r, err := history.Open(t.Context(), w.l.conf, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -361,7 +362,7 @@ func (w *scribe) check(t *testing.T) {
 		total += n
 	}
 	t.Logf("%d paths, %d times safe, %d versions certain", len(w.files), w.safe, total)
-	if total < 100 {
+	if total < some {
 		t.Errorf("only %d versions are certain: the test proves nothing", total)
 	}
 }
