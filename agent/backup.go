@@ -112,6 +112,7 @@ func (b *pass) run(ctx context.Context, paths []string) error {
 		if err := b.deliver(ctx, s, it); err != nil {
 			return err
 		}
+		b.queue.done(it.path)
 	}
 }
 
@@ -361,6 +362,7 @@ func (f *feed) done(r upload.Result) {
 		if r.Outcome == upload.Again {
 			f.queue.add(item{root: r.Root, path: r.Path, op: r.Op})
 		}
+		f.queue.done(r.Path)
 		f.taken--
 	})
 }

@@ -41,6 +41,11 @@ type queue struct {
 	mu    sync.Mutex // guards what follows
 	heap  items
 	index map[string]*entry
+	// out are the paths that were taken and are not done, later what was added for
+	// them meanwhile: a path is under way once, or an older reading of it could
+	// arrive after a newer one.
+	out   map[string]struct{}
+	later map[string]item
 	// dropped are the roots of which items were dropped.
 	dropped map[string]bool
 	// more is closed and replaced when an item is added.
@@ -53,7 +58,10 @@ type entry struct {
 }
 
 func newQueue() *queue {
-	return &queue{index: map[string]*entry{}, dropped: map[string]bool{}, more: make(chan struct{})}
+	return &queue{
+		index: map[string]*entry{}, out: map[string]struct{}{}, later: map[string]item{},
+		dropped: map[string]bool{}, more: make(chan struct{}),
+	}
 }
 
 // add puts an item in. Of two for one path the newer says what there is to do, and
@@ -61,6 +69,15 @@ func newQueue() *queue {
 func (q *queue) add(it item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.push(it)
+}
+
+// push is add. The caller holds mu.
+func (q *queue) push(it item) {
+	if _, ok := q.out[it.path]; ok {
+		q.later[it.path] = it
+		return
+	}
 	if e := q.index[it.path]; e != nil {
 		e.score, e.op = min(e.score, it.score), it.op
 		heap.Fix(&q.heap, e.at)
@@ -108,7 +125,7 @@ func (q *queue) again() []string {
 }
 
 // take removes and returns the first item, or returns a channel that is closed
-// when there may be one.
+// when there may be one. The path is out until done is called.
 func (q *queue) take() (item, bool, <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -117,7 +134,19 @@ func (q *queue) take() (item, bool, <-chan struct{}) {
 	}
 	e := heap.Pop(&q.heap).(*entry)
 	delete(q.index, e.path)
+	q.out[e.path] = struct{}{}
 	return e.item, true, nil
+}
+
+// done says that an item that was taken is not under way any more.
+func (q *queue) done(path string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.out, path)
+	if it, ok := q.later[path]; ok {
+		delete(q.later, path)
+		q.push(it)
+	}
 }
 
 // retain drops the items that are not wanted any more.
@@ -141,7 +170,7 @@ func (q *queue) retain(wanted func(item) bool) {
 func (q *queue) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.heap)
+	return len(q.heap) + len(q.later)
 }
 
 // items is the heap; see container/heap.

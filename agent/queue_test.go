@@ -48,8 +48,30 @@ func TestQueueHoldsAPathOnce(t *testing.T) {
 	if ok {
 		t.Fatal("a path twice")
 	}
+	q.done("a")
 	q.add(item{path: "a"})
 	<-more
+}
+
+func TestQueueHasAPathUnderWayOnce(t *testing.T) {
+	q := newQueue()
+	q.add(item{path: "a", score: 3})
+	q.take()
+	q.add(item{path: "a", score: 1})
+	q.add(item{path: "a", score: 2})
+	if _, ok, more := q.take(); ok || q.len() != 1 {
+		t.Fatalf("taken while it is under way; %d items", q.len())
+	} else {
+		q.done("a")
+		<-more
+	}
+	if it, ok, _ := q.take(); !ok || it.score != 2 {
+		t.Fatalf("%+v, %v", it, ok)
+	}
+	q.done("a")
+	if _, ok, _ := q.take(); ok || q.len() != 0 {
+		t.Fatal("not empty")
+	}
 }
 
 func TestQueueRetain(t *testing.T) {

@@ -490,10 +490,12 @@ func (w *work) send(ctx context.Context) error {
 			online = true
 			w.state("", "")
 			wait.Reset()
+			w.queue.done(it.path)
 			w.end()
 			continue
 		}
 		w.queue.add(it)
+		w.queue.done(it.path)
 		w.end()
 		delay := wait.Next()
 		w.log.Info("offline", "retry_in", delay.Round(time.Millisecond).String(), "err", err)

@@ -337,6 +337,7 @@ func (w *work) result(r upload.Result) {
 	if r.Outcome == upload.Again {
 		w.queue.add(item{root: r.Root, path: r.Path, op: r.Op})
 	}
+	w.queue.done(r.Path)
 	w.mu.Lock()
 	w.sending--
 	if r.Outcome == upload.Safe && r.Facts.Type == facts.Regular {

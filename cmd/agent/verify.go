@@ -111,7 +111,7 @@ and names it.`,
 		case err != nil:
 			return err
 		case len(out.Failed) > 0:
-			return cli.WithCode(cli.CodeIntegrity, fmt.Errorf("%d paths on the server are damaged or missing; what this machine still has is sent again by: agent backup", len(out.Failed)))
+			return cli.WithCode(cli.CodeIntegrity, fmt.Errorf("%d paths on the server are damaged or missing; keep what this machine still has of them, and have the server's disk looked at", len(out.Failed)))
 		case behind != "":
 			return cli.WithCode(cli.CodeIntegrity, fmt.Errorf("%s", behind))
 		}
