@@ -213,13 +213,20 @@ func (q *request) get(ctx context.Context) error {
 	}
 }
 
+// turnBytes is how much a turn sends before others get theirs: each begins with
+// looking up where all the objects that are left lie, which is as dear as sending
+// some hundreds of small ones.
+const turnBytes = 256 << 10
+
+// turn sends objects as long as there is memory for the largest there may be, and
+// says in sent which.
 func (q *request) turn(ctx context.Context, ids []vault.ObjectID, sent map[vault.ObjectID]bool) (done bool, err error) {
 	c, err := q.s.downloads.enter(ctx, q.id, objectBytes, objectBytes, q.tooSlow)
 	if err != nil {
 		return false, err
 	}
 	defer c.leave()
-	largest := 0
+	largest, out := 0, 0
 	var head []byte
 	for o, err := range q.s.o.Store.Get(ctx, q.vault, ids) {
 		switch {
@@ -235,7 +242,11 @@ func (q *request) turn(ctx context.Context, ids []vault.ObjectID, sent map[vault
 		}
 		// The store reads into one buffer, which has the size of the largest.
 		largest = max(largest, len(o.Data))
-		c.shrink(c.held - largest)
+		out += len(head) + len(o.Data)
+		full := out >= turnBytes
+		if full {
+			c.shrink(c.held - largest)
+		}
 		if _, err := q.Write(head); err != nil {
 			return false, err
 		}
@@ -244,7 +255,10 @@ func (q *request) turn(ctx context.Context, ids []vault.ObjectID, sent map[vault
 		}
 		q.s.counters.bytesOut.Add(int64(len(o.Data)))
 		sent[o.ID] = true
-		if !c.try(objectBytes - c.held) {
+		if !full {
+			continue
+		}
+		if out = 0; !c.try(objectBytes - c.held) {
 			return false, nil
 		}
 	}
