@@ -178,21 +178,20 @@ func (u *Uploader) commit(ctx context.Context, batch []*ready, report func(Resul
 	digest := h.Digest
 	var replaced []vault.PathID
 	for i, r := range batch {
-		path, parent := u.o.Keys.Path(u.device, []byte(r.item.Path)), u.parent(r.item.Path)
 		if inState(old[i]) {
-			digest.Remove(path, parent, old[i].Record)
-		} else if row, ok := u.nameless[path]; ok {
-			digest.Remove(path, row.Parent, row.Record)
-			replaced = append(replaced, path)
+			digest.Remove(r.path, r.parent, old[i].Record)
+		} else if row, ok := u.nameless[r.path]; ok {
+			digest.Remove(r.path, row.Parent, row.Record)
+			replaced = append(replaced, r.path)
 		}
 		v := catalog.Version{Path: r.item.Path, Facts: r.facts, Fuzzy: r.torn}
 		switch r.item.Op {
 		case vault.OpPut:
 			v.State, v.Record = catalog.Present, ids[i]
-			digest.Add(path, parent, ids[i])
+			digest.Add(r.path, r.parent, ids[i])
 		case vault.OpOutOfScope:
 			v.State, v.Record = catalog.Excluded, ids[i]
-			digest.Add(path, parent, ids[i])
+			digest.Add(r.path, r.parent, ids[i])
 		default:
 			v.State = catalog.Gone
 		}
@@ -312,7 +311,7 @@ func (u *Uploader) seal(batch []*ready, old []catalog.Version, seq uint64) (obje
 				r := batch[i]
 				h := vault.Header{Type: vault.TypeRecord, Refs: r.rec.Content.Refs(), Record: &vault.RecordHeader{
 					Device: u.device, Seq: seq, Op: r.item.Op,
-					Path: u.o.Keys.Path(u.device, []byte(r.item.Path)), Parent: u.parent(r.item.Path),
+					Path: r.path, Parent: r.parent,
 				}}
 				if r.item.Op == vault.OpOutOfScope {
 					h.Refs = []vault.ObjectID{old[i].Record}
@@ -349,7 +348,7 @@ func (u *Uploader) takeCompleted(n int) map[string]bool {
 func (u *Uploader) roots(seq uint64, completed map[string]bool) []vault.RootState {
 	var states []vault.RootState
 	for _, root := range u.o.Roots() {
-		s := vault.RootState{Path: u.o.Keys.Path(u.device, []byte(root)), Complete: u.passes[root]}
+		s := vault.RootState{Path: u.id(root), Complete: u.passes[root]}
 		if completed[root] {
 			s.Complete = seq
 		}

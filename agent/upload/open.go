@@ -143,7 +143,7 @@ func (u *Uploader) adopt(ctx context.Context, at vault.Position, head v4.Head, w
 	// What both have needs no second look; keep is asked for every path of the
 	// catalog before the rest is fetched.
 	keep := func(path string, state catalog.State, record vault.ObjectID) bool {
-		id := u.o.Keys.Path(u.device, []byte(path))
+		id := u.id(path)
 		row, ok := rows[id]
 		if state == catalog.Gone {
 			return !ok // deleted there as well, or the server has lost that it was
@@ -205,7 +205,7 @@ func (u *Uploader) version(row v4.Row, object []byte) (catalog.Version, error) {
 	if err != nil {
 		return catalog.Version{}, err
 	}
-	if u.o.Keys.Path(u.device, r.Name) != row.Path {
+	if u.id(string(r.Name)) != row.Path {
 		return catalog.Version{}, errors.New("the record names another path")
 	}
 	if r.Content.Level == 0 {

@@ -61,11 +61,13 @@ type recent struct {
 // batch is a set of objects that is sent in one request.
 type batch struct {
 	objects [][]byte
-	ids     []vault.ObjectID
-	size    int
-	timer   *time.Timer
-	done    chan struct{}
-	err     error
+	// room is where the objects lie, but for one that is larger than all of it.
+	room  *[batchBytes]byte
+	ids   []vault.ObjectID
+	size  int
+	timer *time.Timer
+	done  chan struct{}
+	err   error
 }
 
 // wait waits until the server has the batch.
@@ -160,9 +162,25 @@ func (p *putter) add(ctx context.Context, object []byte, id vault.ObjectID) (*ba
 	b := p.cur
 	b.timer.Reset(batchTime)
 	if !slices.Contains(b.ids, id) {
-		b.objects, b.ids, b.size = append(b.objects, slices.Clone(object)), append(b.ids, id), b.size+len(object)
+		b.keep(object, id)
 	}
 	return b, nil
+}
+
+// rooms are the memory of batches, which is used again and again.
+var rooms = sync.Pool{New: func() any { return new([batchBytes]byte) }}
+
+// keep adds a copy of an object.
+func (b *batch) keep(object []byte, id vault.ObjectID) {
+	if len(object) > batchBytes {
+		object = slices.Clone(object)
+	} else {
+		if b.room == nil {
+			b.room = rooms.Get().(*[batchBytes]byte)
+		}
+		object = b.room[b.size : b.size+copy(b.room[b.size:], object)]
+	}
+	b.objects, b.ids, b.size = append(b.objects, object), append(b.ids, id), b.size+len(object)
 }
 
 // take makes b the caller's to send, if nobody has taken it. The caller holds mu.
@@ -211,6 +229,10 @@ func (p *putter) send(ctx context.Context, b *batch) error {
 		defer close(b.done)
 		b.err = p.transfer(b)
 		b.objects, b.ids = nil, nil
+		if b.room != nil {
+			rooms.Put(b.room)
+			b.room = nil
+		}
 	})
 	return nil
 }

@@ -224,6 +224,7 @@ func (u *Uploader) Run(ctx context.Context, next func(context.Context) (Item, bo
 					report(result)
 					continue
 				}
+				r.path, r.parent = u.id(it.Path), u.id(dir(it.Path))
 				ready <- r // the committer takes until the channel is closed
 				u.end()
 			}
@@ -272,7 +273,10 @@ func (u *Uploader) idle() bool {
 
 // ready is a path that is captured and waits for its commit.
 type ready struct {
-	item  Item
+	item Item
+	// path and parent are the ids of the path and of the folder that it is in.
+	path, parent vault.PathID
+
 	rec   vault.Record
 	facts facts.Facts
 	torn  bool
@@ -291,10 +295,8 @@ func (r *ready) size() int {
 	return n
 }
 
-// parent is the path id of the folder that a path is in.
-func (u *Uploader) parent(path string) vault.PathID {
-	return u.o.Keys.Path(u.device, []byte(dir(path)))
-}
+// id is the path id of a path.
+func (u *Uploader) id(path string) vault.PathID { return u.o.Keys.Path(u.device, []byte(path)) }
 
 // clock is the device's clock as commits state it.
 func clock() time.Time { return time.Now() }

@@ -99,7 +99,12 @@ func (c *comparison) run(ctx context.Context, d *data, run int) (err error) {
 		}
 		return nil
 	}
-	backup := func(p peer) (cost, error) { return p.backup(ctx) }
+	backup := func(p peer) (cost, error) {
+		if err := d.warm(); err != nil {
+			return cost{}, err
+		}
+		return p.backup(ctx)
+	}
 
 	if err := each(opFirst, backup); err != nil {
 		return err

@@ -139,7 +139,7 @@ func makeData(name, root string, files []file) (*data, error) {
 		d.bytes += f.size
 	}
 	if note, err := os.ReadFile(d.note()); err == nil && string(note) == d.signature() {
-		return d, d.warm()
+		return d, nil
 	}
 	if err := errors.Join(d.spoil(), os.RemoveAll(root)); err != nil {
 		return nil, err
@@ -180,7 +180,8 @@ func (d *data) spoil() error {
 	return nil
 }
 
-// warm reads everything, so that each program finds it in the page cache.
+// warm reads everything, so that each program finds it in the page cache, which a
+// virtual machine may lose between two of them.
 func (d *data) warm() error {
 	for _, f := range d.files {
 		r, err := os.Open(filepath.Join(d.root, f.path))

@@ -12,7 +12,7 @@ import (
 	"log/slog"
 	"sync"
 
-	"github.com/zeebo/blake3"
+	"lukechampine.com/blake3"
 )
 
 // FirstEpoch is the number of a vault's first epoch. There is no epoch 0.
@@ -56,9 +56,9 @@ func (Key) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // member comes from [Members.Unlock].
 type Keyring struct {
 	vault  ID
-	path   Key
+	path   macs
 	chunk  Key
-	hashes sync.Pool // of *blake3.Hasher keyed for Hash; its state is 10 KB
+	hashes sync.Pool // of *blake3.Hasher keyed for Hash; its state is 16 KB
 
 	mu     sync.RWMutex // guards the fields below
 	epochs map[uint32]*epoch
@@ -77,18 +77,12 @@ type epoch struct {
 func NewKeyring(vault ID, first Key) *Keyring {
 	k := &Keyring{
 		vault:  vault,
-		path:   derive(first, vault, FirstEpoch, labelPath),
+		path:   newMACs(derive(first, vault, FirstEpoch, labelPath)),
 		chunk:  derive(first, vault, FirstEpoch, labelChunk),
 		epochs: make(map[uint32]*epoch),
 	}
 	hashKey := derive(first, vault, FirstEpoch, labelHash)
-	k.hashes.New = func() any {
-		h, err := blake3.NewKeyed(hashKey[:])
-		if err != nil {
-			panic(err) // only for a key that is not of 32 bytes
-		}
-		return h
-	}
+	k.hashes.New = func() any { return blake3.New(len(hashKey), hashKey[:]) }
 	k.add(FirstEpoch, first)
 	return k
 }
@@ -142,10 +136,8 @@ func (k *Keyring) Epoch() uint32 {
 // Path returns the id of a device's path: absolute, as the bytes the system uses.
 // It is the same in every epoch.
 func (k *Keyring) Path(device DeviceID, path []byte) PathID {
-	m := hmac.New(sha256.New, k.path[:])
-	m.Write(device[:])
-	m.Write(path)
-	return PathID(m.Sum(nil)[:len(PathID{})])
+	var sum [sha256.Size]byte
+	return PathID(k.path.sum(sum[:0], device[:], path)[:len(PathID{})])
 }
 
 // ChunkerKey returns K_chunk, for package cut: the same in every epoch.

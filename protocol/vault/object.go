@@ -202,6 +202,11 @@ func encode(dst, plaintext []byte) []byte {
 	return dst
 }
 
+// compressFrom is the size from which compressing pays: the records of files without
+// content of their own are smaller, hold mostly ids and hashes, and would spend more
+// time in the compressor than in everything else for a few bytes each.
+const compressFrom = 320
+
 // Of plaintexts above probeAbove bytes, probes pieces of probeSize bytes are
 // compressed first. Photos, films and archives are most of what people keep, and
 // finding out that they do not compress takes as long as encrypting them.
@@ -214,7 +219,10 @@ const (
 // compressible says whether trying to compress plaintext is worth it. It uses the
 // spare capacity of scratch.
 func compressible(plaintext, scratch []byte) bool {
-	if len(plaintext) <= probeAbove {
+	switch {
+	case len(plaintext) < compressFrom:
+		return false
+	case len(plaintext) <= probeAbove:
 		return true
 	}
 	for i := range probes {

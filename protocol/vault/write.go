@@ -84,7 +84,8 @@ func (k *Keyring) WriteContent(ctx context.Context, r io.Reader, put func(ctx co
 	in.buf = plainBuffers.Get().(*[]byte)
 	*in.buf = (*in.buf)[:0]
 	defer func() { plainBuffers.Put(in.buf) }()
-	if err := in.fill(InlineMax + 1); err != nil {
+	// Most files end within the first step, and are read by one call.
+	if err := in.fill(max(InlineMax+1, min(readStep, in.cutter.Max()))); err != nil {
 		return Content{}, fmt.Errorf("read content: %w", err)
 	}
 	if len(*in.buf) <= InlineMax {
@@ -123,7 +124,7 @@ func (w *contentWriter) run(ctx context.Context, in *chunks) (Content, error) {
 		if err != nil {
 			return Content{}, fmt.Errorf("read content: %w", err)
 		}
-		if err := w.write(ctx, chunk); err != nil {
+		if err := w.write(ctx, chunk, in.last()); err != nil {
 			return Content{}, err
 		}
 	}
@@ -185,8 +186,11 @@ func (c *chunks) next() (*[]byte, error) {
 	}
 }
 
-// contentWriter seals chunks in goroutines of its own and gathers their entries
-// in order. Its methods are called by one goroutine, except seal.
+// last says whether next has returned the last chunk.
+func (c *chunks) last() bool { return c.ended && len(*c.buf) == 0 }
+
+// contentWriter seals chunks in goroutines of its own, but for the last one, and
+// gathers their entries in order. Its methods are called by one goroutine, except seal.
 type contentWriter struct {
 	keys    *Keyring
 	put     func(ctx context.Context, object []byte) (ObjectID, error)
@@ -210,8 +214,10 @@ type piece struct {
 	done  chan struct{}
 }
 
-// write starts sealing a chunk and gathers what has become ready.
-func (w *contentWriter) write(ctx context.Context, chunk *[]byte) error {
+// write starts sealing a chunk and gathers what has become ready. After the last
+// chunk there is nothing to do meanwhile, so it is sealed at once: most files have
+// no other, and handing them over costs more than it gains.
+func (w *contentWriter) write(ctx context.Context, chunk *[]byte, last bool) error {
 	w.sum.more()
 	select {
 	case w.plain <- struct{}{}:
@@ -225,10 +231,15 @@ func (w *contentWriter) write(ctx context.Context, chunk *[]byte) error {
 	w.sum.add(c)
 	p := &piece{done: make(chan struct{})}
 	w.pending = append(w.pending, p)
-	w.running.Go(func() {
+	seal := func() {
 		defer close(p.done)
 		p.entry, p.err = w.seal(ctx, c)
-	})
+	}
+	if last {
+		seal()
+	} else {
+		w.running.Go(seal)
+	}
 	return w.gather(ctx, MaxRefs)
 }
 
