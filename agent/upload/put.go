@@ -61,7 +61,7 @@ type recent struct {
 // batch is a set of objects that is sent in one request.
 type batch struct {
 	objects [][]byte
-	// room is where the objects lie, but for one that is larger than all of it.
+	// room is where the objects lie that fit into it.
 	room  *[batchBytes]byte
 	ids   []vault.ObjectID
 	size  int
@@ -170,17 +170,20 @@ func (p *putter) add(ctx context.Context, object []byte, id vault.ObjectID) (*ba
 // rooms are the memory of batches, which is used again and again.
 var rooms = sync.Pool{New: func() any { return new([batchBytes]byte) }}
 
-// keep adds a copy of an object.
+// keep adds a copy of an object. Not every one has room: a chunk may be larger than a
+// batch, and while one batch was sent another goroutine may have begun the next.
 func (b *batch) keep(object []byte, id vault.ObjectID) {
-	if len(object) > batchBytes {
+	at, end := b.size, b.size+len(object)
+	if end > batchBytes {
 		object = slices.Clone(object)
 	} else {
 		if b.room == nil {
 			b.room = rooms.Get().(*[batchBytes]byte)
 		}
-		object = b.room[b.size : b.size+copy(b.room[b.size:], object)]
+		copy(b.room[at:end], object)
+		object = b.room[at:end]
 	}
-	b.objects, b.ids, b.size = append(b.objects, object), append(b.ids, id), b.size+len(object)
+	b.objects, b.ids, b.size = append(b.objects, object), append(b.ids, id), end
 }
 
 // take makes b the caller's to send, if nobody has taken it. The caller holds mu.

@@ -1,12 +1,14 @@
 package upload_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -231,6 +233,26 @@ func TestChangesAndDeletions(t *testing.T) {
 	r.must(r.upload(upload.Item{Root: r.root, Path: filepath.Join(r.root, "never"), Op: vault.OpDelete}))
 	if len(r.server.commits) != n {
 		t.Error("a commit about a path that was never there")
+	}
+}
+
+// Chunks of several sizes are gathered while batches before them are on their way:
+// each arrives whole, whatever it shares a batch with.
+func TestManyLargeChunks(t *testing.T) {
+	r := newRig(t)
+	want := random(48 << 20)
+	path := r.write("film", want)
+	r.server.fail = func(verb string) (error, bool) {
+		if verb == "put" {
+			r.server.mu.Unlock() // the others do not wait for this one
+			runtime.Gosched()
+			r.server.mu.Lock()
+		}
+		return nil, false
+	}
+	r.must(r.upload(r.put(path)))
+	if !bytes.Equal(r.content(path), want) {
+		t.Error("the server has other content")
 	}
 }
 

@@ -110,9 +110,11 @@ const (
 	getBuffers = getRequests + 2
 )
 
-// Get yields the objects with the ids in any order, each once, and every one with
-// the bytes of its id. It implements [vault.Fetch] and takes any number of ids. Data
-// is valid until the next step.
+// Get yields the objects with the ids in any order, each once, and every one but a
+// chunk with the bytes of its id. A chunk is told from another by who opens it: what
+// refers to it states a keyed hash of its plaintext, too, and hashing it here as well
+// would be a tenth of what restoring it costs. It implements [vault.Fetch] and takes
+// any number of ids. Data is valid until the next step.
 //
 // An object that does not come is yielded with its id and an error: wrapping
 // [vault.ErrMissing] if the server does not have it, [vault.ErrCorrupt] if what it has
@@ -253,7 +255,7 @@ func (g *getter) request(ctx context.Context, ids []vault.ObjectID, left map[vau
 			err = fmt.Errorf("object %v: %w", o.ID, vault.ErrMissing)
 		case state == wire.Damaged:
 			err = fmt.Errorf("object %v: %w on the server", o.ID, vault.ErrCorrupt)
-		case vault.Identify(o.Data) != o.ID:
+		case !chunk(o.Data) && vault.Identify(o.Data) != o.ID:
 			err = fmt.Errorf("object %v: %w: the server sent other bytes", o.ID, vault.ErrCorrupt)
 			o.Data = nil
 		}
@@ -264,6 +266,11 @@ func (g *getter) request(ctx context.Context, ids []vault.ObjectID, left map[vau
 			return nil
 		}
 	}
+}
+
+func chunk(object []byte) bool {
+	h, _, err := vault.ParseHeader(object)
+	return err == nil && h.Type == vault.TypeChunk
 }
 
 // ended is the error of an answer that ends where it should not.
