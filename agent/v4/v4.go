@@ -3,8 +3,9 @@
 //
 // The one invariant: nothing a server says is believed further than it can be
 // checked here. A session exists only with the server whose key is pinned, and an
-// object is given out only if its bytes are those of its id; what is signed is
-// handed on as it came, to be verified by who knows the vault.
+// object is given out only if its bytes are those of its id, but for chunks, which who
+// opens them checks; what is signed is handed on as it came, to be verified by who
+// knows the vault.
 //
 // It does not connect again, wait or repeat: a session that is over says so by
 // [ErrLost], and its owner makes another one. Enter by [Dial].
