@@ -127,7 +127,8 @@ type Uploader struct {
 	passes map[string]uint64
 	// nameless are records in the server's state that could not be opened.
 	nameless map[vault.PathID]v4.Row
-	adopted  []catalog.Chunk
+	// outOfScope: the state may hold paths that are out of scope.
+	outOfScope bool
 
 	mu   sync.Mutex // guards what follows
 	busy int        // items being captured
@@ -181,6 +182,13 @@ func (u *Uploader) wakeUp() {
 // called while Run is running.
 func (u *Uploader) Seq() uint64 { return u.history.Seq }
 
+// Idle says that every item that was taken is reported, and every pass stated.
+func (u *Uploader) Idle() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.open == 0 && len(u.completed) == 0
+}
+
 // LastSent is the hash of the commit that was sent last. It must not be called
 // while Run is running.
 func (u *Uploader) LastSent() vault.CommitHash { return u.lastSent }
@@ -224,6 +232,7 @@ func (u *Uploader) Run(ctx context.Context, next func(context.Context) (Item, bo
 					report(result)
 					continue
 				}
+				r.stated = u.stated(&r.rec)
 				ready <- r // the committer takes until the channel is closed
 				u.end()
 			}
@@ -272,10 +281,12 @@ func (u *Uploader) idle() bool {
 
 // ready is a path that is captured and waits for its commit.
 type ready struct {
-	item  Item
-	rec   vault.Record
-	facts facts.Facts
-	torn  bool
+	item Item
+	rec  vault.Record
+	// stated is the keyed hash of what rec states.
+	stated vault.Hash
+	facts  facts.Facts
+	torn   bool
 	// partial says what of the metadata could not be read.
 	partial *facts.Problem
 	// needs are the batches of objects that have to be acknowledged first.
@@ -289,6 +300,16 @@ func (r *ready) size() int {
 		n += len(x.Name) + len(x.Value) + 8
 	}
 	return n
+}
+
+// stated is a keyed hash of everything that a record states: records that state the
+// same have the same, others another.
+func (u *Uploader) stated(r *vault.Record) vault.Hash {
+	plain := r.Append(nil)
+	for _, id := range r.Content.Refs() {
+		plain = append(plain, id[:]...)
+	}
+	return u.o.Keys.Hash(plain)
 }
 
 // parent is the path id of the folder that a path is in.
