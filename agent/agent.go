@@ -124,6 +124,9 @@ type agent struct {
 	id       *identityFile
 	device   *device.Device
 	problems map[string]problem
+	// clocks says that this machine's clock and the server's are far apart; nil if
+	// they are not.
+	clocks error
 	// dest is the destination that destName names, nil before it was asked for.
 	dest     *catalog.Destination
 	destName string

@@ -13,6 +13,7 @@ import (
 
 	"backstay/agent/config"
 	"backstay/agent/device"
+	"backstay/agent/localapi"
 	"backstay/agent/scan"
 	"backstay/agent/scan/facts"
 	"backstay/agent/settle"
@@ -54,7 +55,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		settling: settle.New(settle.Options{Quiet: time.Duration(a.cfg.Settings.Settle)}),
 		rescans:  map[string]string{}, torn: map[string]int{}, wake: make(chan struct{}, 1),
 		excluded: map[string]int{}, gate: make(chan struct{}), redial: make(chan struct{}, 1),
-		scanned: map[string]bool{},
+		scanned: map[string]bool{}, refused: map[string]bool{},
 	}
 	a.tellExcluded = func(root string, n int) {
 		w.mu.Lock()
@@ -120,8 +121,12 @@ type work struct {
 	safeBytes int64
 	// excluded counts what the rules excluded in the last scan of each root.
 	excluded map[string]int
-	// offline and failing say why nothing is sent; empty if it is.
-	offline, failing string
+	// offline says why there is no session; empty if there is one. failing is what a
+	// person has to do something about before everything is safe; it stays until
+	// what was refused, paths that were given back when a session ended, is done.
+	offline string
+	failing localapi.Problem
+	refused map[string]bool
 	// pause: nothing is sent until pausedUntil, or for good if that is zero.
 	pause       bool
 	pausedUntil time.Time
@@ -291,6 +296,7 @@ func (w *work) plan(ctx context.Context) error {
 				sent = now
 			}
 			w.retry(readDue, sendDue)
+			w.drained()
 		case <-rescan.C:
 			if err := w.reload(); err != nil {
 				w.tell(Event{Kind: Notice, Text: err.Error()})
@@ -426,7 +432,7 @@ func (w *work) send(ctx context.Context) error {
 	// at the next change.
 	if err := s.connect(ctx); err != nil && ctx.Err() == nil {
 		online = false
-		w.state(err.Error(), "")
+		w.state(err.Error(), localapi.Problem{})
 		w.tell(Event{Kind: Offline, Text: err.Error()})
 	}
 	for {
@@ -480,7 +486,7 @@ func (w *work) send(ctx context.Context) error {
 			}
 		case ctx.Err() == nil:
 			out = offline
-			w.state(err.Error(), "")
+			w.state(err.Error(), localapi.Problem{})
 			if online {
 				online = false
 				w.tell(Event{Kind: Offline, Text: err.Error()})
@@ -488,7 +494,7 @@ func (w *work) send(ctx context.Context) error {
 		}
 		if out != offline {
 			online = true
-			w.state("", "")
+			w.state("", localapi.Problem{})
 			wait.Reset()
 			w.queue.done(it.path)
 			w.end()

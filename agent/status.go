@@ -55,6 +55,10 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 	}
 	w.agent.mu.Lock()
 	st.Problems = len(w.problems) + len(alarms)
+	clocks := w.clocks
+	if clocks != nil {
+		st.Problems++
+	}
 	st.Server, st.Device = w.cfg.Address, w.cfg.Name
 	if w.device != nil {
 		st.Device, st.Vault = w.device.Name, w.device.Vault.String()
@@ -78,11 +82,14 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 	switch {
 	case len(alarms) > 0:
 		st.State, st.Reason = localapi.Alarm, alarms[0].Text
-	case w.failing != "":
-		st.State, st.Reason = localapi.Failing, w.failing
+	case w.failing.Reason != "":
+		st.State, st.Reason = localapi.Failing, w.failing.Reason+"; "+w.failing.Fix
 		st.Problems++
 	case st.Problems > 0:
 		st.State = localapi.Attention
+		if clocks != nil {
+			st.Reason = clocks.Error() + "; " + clocksFix
+		}
 	case w.offline != "":
 		st.State, st.Reason = localapi.Offline, w.offline
 	case paused:
@@ -111,8 +118,14 @@ func (w *work) Problems(ctx context.Context) ([]localapi.Problem, error) {
 	w.mu.Lock()
 	failing := w.failing
 	w.mu.Unlock()
-	if failing != "" {
-		list = append(list, localapi.Problem{Reason: failing, Fix: "agent doctor"})
+	if failing.Reason != "" {
+		list = append(list, failing)
+	}
+	w.agent.mu.Lock()
+	clocks := w.clocks
+	w.agent.mu.Unlock()
+	if clocks != nil {
+		list = append(list, localapi.Problem{Reason: clocks.Error(), Fix: clocksFix})
 	}
 	for _, a := range alarms {
 		list = append(list, localapi.Problem{Reason: a.Text, Fix: "agent problems --acknowledge"})
@@ -214,11 +227,14 @@ func (w *work) unpaused(ctx context.Context) bool {
 	}
 }
 
-// state notes why nothing is sent: failing where only a person can help.
-func (w *work) state(offline, failing string) {
+// state notes whether there is a session, and what only a person can help with.
+func (w *work) state(offline string, failing localapi.Problem) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.offline, w.failing = offline, failing
+	w.offline = offline
+	if failing.Reason != "" {
+		w.failing = failing
+	}
 }
 
 // Backup implements localapi.Service.
@@ -253,7 +269,7 @@ func (w *work) Backup(ctx context.Context, paths []string) (localapi.Report, err
 		case <-time.After(time.Second):
 			// Rather an answer than waiting for a server that is not there.
 			w.mu.Lock()
-			offline, failing, paused := w.offline, w.failing, w.paused(time.Now())
+			offline, failing, paused := w.offline, w.failing.Reason, w.paused(time.Now())
 			w.mu.Unlock()
 			if paused {
 				return report, &localapi.Error{Text: "the agent is paused; end that with: agent resume", Code: 1}

@@ -9,6 +9,7 @@ import (
 
 	"backstay/agent/catalog"
 	"backstay/agent/device"
+	"backstay/agent/localapi"
 	"backstay/agent/scan/facts"
 	"backstay/agent/upload"
 	client "backstay/agent/v4"
@@ -46,6 +47,7 @@ func (a *agent) connectV4(ctx context.Context, dest *catalog.Destination) (_ *li
 			session.Close()
 		}
 	}()
+	a.compareClocks(session.Hello().Clock)
 	l := &link{device: d, session: session, members: vault.NewMembers(d.Vault)}
 	kept, err := dest.Members(ctx)
 	if err != nil {
@@ -89,7 +91,7 @@ func (w *work) upload(ctx context.Context) error {
 		l, err := w.connectV4(ctx, dest)
 		if err == nil {
 			online = true
-			w.state("", "")
+			w.state("", localapi.Problem{})
 			w.tell(Event{Kind: Connected, Text: w.config().Address})
 			began := time.Now()
 			last, err = w.session(ctx, l, dest, last, compare)
@@ -110,13 +112,10 @@ func (w *work) upload(ctx context.Context) error {
 		}
 		delay := wait.Next()
 		if err != nil && !errors.Is(err, upload.ErrStale) {
-			failing := ""
 			if fatal(err) {
-				failing, delay = err.Error(), retrySend
-			} else if errors.Is(err, v4.ErrFull) || errors.Is(err, v4.ErrQuota) {
-				failing = "the server has no room: " + err.Error()
+				delay = retrySend
 			}
-			w.state(err.Error(), failing)
+			w.state(err.Error(), failure(err))
 			if online {
 				online = false
 				w.tell(Event{Kind: Offline, Text: err.Error()})
@@ -142,12 +141,34 @@ func fatal(err error) bool {
 	return errors.Is(err, upload.ErrTwoCopies) || errors.Is(err, upload.ErrServer) || errors.Is(err, v4.ErrRevoked) || errors.Is(err, v4.ErrPin)
 }
 
+// failure says what a person has to do about an error; nothing if it may pass by
+// itself.
+func failure(err error) localapi.Problem {
+	const again = "; what waits is then sent by itself"
+	p := localapi.Problem{Reason: err.Error()}
+	switch {
+	case fatal(err):
+		p.Fix = "agent doctor"
+	case errors.Is(err, v4.ErrFull):
+		p.Reason, p.Fix = "the server has no room: "+p.Reason, "make room on the server's disk, or ask its administrator to"+again
+	case errors.Is(err, v4.ErrQuota):
+		p.Reason, p.Fix = "the server has no room: "+p.Reason, "ask the server's administrator for a larger quota, or protect less"+again
+	case errors.Is(err, v4.ErrClock):
+		p.Fix = "ask the server's administrator to look at its clock, and at: server clock confirm"
+	case errors.Is(err, v4.ErrFailed):
+		p.Fix = "ask the server's administrator to look at its log and to start it again"
+	default:
+		return localapi.Problem{}
+	}
+	return p
+}
+
 // session uploads until the session ends, and returns the commit that was sent
 // last.
 func (w *work) session(ctx context.Context, l *link, dest *catalog.Destination, last vault.CommitHash, compare bool) (vault.CommitHash, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go keepAlive(ctx, cancel, l.session)
+	go w.keepAlive(ctx, cancel, l.session)
 	go func() {
 		select {
 		case <-w.redial:
@@ -248,7 +269,7 @@ var errRedial = fmt.Errorf("%w: the server to speak to has changed", client.ErrL
 const pingEvery = time.Minute
 
 // keepAlive pings until ctx ends, and cancels when the session is over.
-func keepAlive(ctx context.Context, cancel context.CancelCauseFunc, s *client.Session) {
+func (a *agent) keepAlive(ctx context.Context, cancel context.CancelCauseFunc, s *client.Session) {
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
 	for {
@@ -260,15 +281,34 @@ func keepAlive(ctx context.Context, cancel context.CancelCauseFunc, s *client.Se
 			return
 		case <-ticker.C:
 			ping, stop := context.WithTimeout(ctx, answerTimeout)
-			_, err := s.Ping(ping)
+			clock, err := s.Ping(ping)
 			stop()
 			if err != nil {
 				cancel(fmt.Errorf("%w: it does not answer: %w", client.ErrLost, err))
 				return
 			}
+			a.compareClocks(clock)
 		}
 	}
 }
+
+// compareClocks notes whether this machine's clock and the server's agree.
+func (a *agent) compareClocks(server time.Time) {
+	apart := client.CompareClocks(time.Now(), server)
+	a.mu.Lock()
+	before := a.clocks
+	a.clocks = apart
+	a.mu.Unlock()
+	switch {
+	case apart != nil && before == nil:
+		a.tell(Event{Kind: Notice, Text: apart.Error() + "; " + clocksFix})
+	case apart == nil && before != nil:
+		a.tell(Event{Kind: Notice, Text: "this machine's clock and the server's agree again"})
+	}
+}
+
+// clocksFix is what to do about clocks that disagree.
+const clocksFix = "set the one that is wrong; backups go on meanwhile, and the times of versions, which --at means, are the server's"
 
 // alarm keeps and tells what a person has to take note of.
 func (a *agent) alarm(ctx context.Context, dest *catalog.Destination, kind, text string) error {
@@ -320,6 +360,10 @@ func (w *work) drained() {
 	for root := range w.scanned {
 		w.uploader.Complete(root)
 	}
+	if w.sending == 0 && w.queue.len() == 0 && w.uploader.Idle() {
+		clear(w.refused)
+		w.failing = localapi.Problem{}
+	}
 }
 
 // result notes what became of an item.
@@ -340,6 +384,11 @@ func (w *work) result(r upload.Result) {
 	w.queue.done(r.Path)
 	w.mu.Lock()
 	w.sending--
+	if r.Outcome == upload.Again {
+		w.refused[r.Path] = true
+	} else if delete(w.refused, r.Path); len(w.refused) == 0 {
+		w.failing = localapi.Problem{}
+	}
 	if r.Outcome == upload.Safe && r.Facts.Type == facts.Regular {
 		w.safeFiles++
 		w.safeBytes += r.Facts.Size

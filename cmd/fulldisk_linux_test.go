@@ -74,6 +74,68 @@ kill $server; wait $server
 	})
 }
 
+// TestServersDiskIsFullV4: the agent says so until there is room again, and then goes on
+// by itself.
+func TestServersDiskIsFullV4(t *testing.T) {
+	out := inNamespace(t, `
+mkdir "$DIR/data" "$DIR/docs"
+mount -t tmpfs -o size=12m none "$DIR/data"
+await() {
+	n=0
+	while ! "$@"; do n=$((n+1)); [ $n -lt 1200 ] || { echo "never: $*"; cat "$DIR/log"; exit 1; }; sleep 0.05; done
+}
+agent() { verb=$1; shift; "$BIN/agent" "$verb" "$@" --config "$DIR/conf" --state "$DIR/state"; }
+logged() { [ "$(grep -c "$2" "$DIR/log")" -ge "$1" ]; }
+is() { agent status --json | grep -q "\"state\":\"$1\""; }
+
+"$BIN/server" run --listen 127.0.0.1:0 --metrics off --data "$DIR/data" >"$DIR/out" 2>&1 &
+server=$!
+await grep -q '^listening on' "$DIR/out"
+agent join "$("$BIN/server" invite --json --data "$DIR/data" | sed 's/.*"invitation":"\([^"]*\)".*/\1/')" "$DIR/docs" --name desk --phrase-file "$DIR/kit"
+echo small >"$DIR/docs/before"
+"$BIN/agent" run --verbose --config "$DIR/conf" --state "$DIR/state" >"$DIR/log" 2>&1 &
+agent=$!
+await is protected
+while "$BIN/agent" status --json --state "$DIR/state" >>"$DIR/states"; do :; done &
+watch=$!
+head -c 20000000 /dev/urandom >"$DIR/docs/large"
+await is failing
+echo changed >"$DIR/docs/during"
+tries=$(grep -c retry_in "$DIR/log")
+await logged $((tries+2)) retry_in
+echo "-- full"
+agent status
+agent problems
+echo "-- states while it is full"
+sed 's/.*"state":"\([a-z_]*\)".*/\1/' "$DIR/states" | sed -n '/failing/,$p' | sort | uniq
+echo "-- acknowledged"
+agent restore "$DIR/docs/before" --to "$DIR/first"
+cat "$DIR/first/before"
+mount -o remount,size=80m "$DIR/data"
+echo "-- there is room again"
+await is protected
+kill $watch
+agent status
+agent problems
+kill $agent; wait $agent
+agent restore "$DIR/docs" --to "$DIR/second" >"$DIR/out"
+for f in before during large; do cmp "$DIR/docs/$f" "$DIR/second/docs/$f"; done
+echo "-- equal"
+kill $server; wait $server
+echo "exit $?"
+`)
+	sections(t, out, map[string][]string{
+		"full":                    {"failing: the server has no room: ", "; make room on the server's disk", "the server has no room: "},
+		"states while it is full": {"failing\n"},
+		"acknowledged":            {"small\n"},
+		"there is room again":     {"protected\n", " 0 waiting, ", " 0 problems"},
+		"equal":                   {"exit 0"},
+	})
+	if _, states, _ := strings.Cut(out, "-- states while it is full\n"); !strings.HasPrefix(states, "failing\n-- ") {
+		t.Errorf("it is not failing all the while:\n%s", states)
+	}
+}
+
 func TestAgentsDiskIsFull(t *testing.T) {
 	out := inNamespace(t, startServer+`
 mount -t tmpfs -o size=200k none "$DIR/state"

@@ -274,6 +274,20 @@ func (m *machine) gone(rel string, disk map[string]thing) bool {
 	return false
 }
 
+// covered says whether a path above one is protected and no folder: then the path is
+// gone, whether or not anybody looks for it.
+func (m *machine) covered(rel string, disk map[string]thing) bool {
+	for i, c := range rel {
+		if c != '/' {
+			continue
+		}
+		if above, ok := disk[rel[:i]]; ok && m.protected(rel[:i]) && !above.mode.IsDir() {
+			return true
+		}
+	}
+	return false
+}
+
 // backup backs up and notes what must be had back from now on.
 func (m *machine) backup() {
 	report, err := agent.Backup(m.ctx, agent.Options{Folder: m.conf(), State: filepath.Join(m.dir, "state"), Protocol: 4}, nil)
@@ -294,6 +308,9 @@ func (m *machine) backup() {
 			// protected again. What is protected no longer stays unless it is
 			// seen to be gone; nobody looks into what is excluded.
 			_, there := disk[rel]
+			if m.covered(rel, disk) {
+				continue
+			}
 			if before.out[rel] && !(there && m.protected(rel)) || !before.out[rel] && !m.protected(rel) && !m.gone(rel, disk) {
 				now.tree[rel], now.out[rel] = it, true
 			}

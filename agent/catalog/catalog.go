@@ -34,7 +34,10 @@ var (
 	// ErrNewer: the file was written by a newer version of this program. It is left
 	// as it is.
 	ErrNewer = errors.New("the catalog is of a newer version of Backstay; install that version again")
-	// ErrCorrupt: the file is damaged. Close the catalog and open it again: that
+	// ErrOlder: [Read] met a catalog of an older version of this program. [Open]
+	// brings it up to date.
+	ErrOlder = errors.New("the catalog is of an older version of Backstay")
+	// ErrCorrupt: the file is damaged. Close the catalog and open it again: [Open]
 	// moves the damaged file aside.
 	ErrCorrupt = errors.New("the catalog is damaged")
 	// ErrUnknown: nothing is known of the path.
@@ -118,6 +121,9 @@ CREATE TABLE alarm (
 	text TEXT    NOT NULL,
 	PRIMARY KEY (destination, kind)
 ) STRICT, WITHOUT ROWID;
+`, `
+ALTER TABLE version ADD COLUMN stated BLOB;
+ALTER TABLE history ADD COLUMN partial INTEGER NOT NULL DEFAULT 0;
 `},
 }
 
@@ -129,8 +135,8 @@ type Catalog struct {
 	file string
 	read *sqlitex.Pool
 
-	mu    sync.Mutex // held by the one transaction that writes
-	write *sqlite.Conn
+	mu    sync.Mutex   // held by the one transaction that writes
+	write *sqlite.Conn // nil if it was opened to be read
 }
 
 // readers is how many reads run at once: two scans that walk through their
@@ -145,6 +151,9 @@ const busyTimeout = 10 * time.Second
 // exist. A damaged catalog is renamed to catalog.db.damaged-TIME, logged, and an
 // empty one taken instead, with the names of protocol 3 as far as they can be
 // read. [ErrNewer] is returned for a catalog that this version cannot read.
+//
+// Whoever calls it must hold the lock of the state folder, or it could take the
+// file from under an agent that uses it; all others call [Read].
 func Open(ctx context.Context, state string, log *slog.Logger) (*Catalog, error) {
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, fmt.Errorf("open catalog: %w", err)
@@ -169,6 +178,47 @@ func Open(ctx context.Context, state string, log *slog.Logger) (*Catalog, error)
 	return c, nil
 }
 
+// Read opens the catalog in the folder state to be read, also while an agent writes
+// it: what would change it is an error. It creates, moves and mends nothing. Errors:
+// fs.ErrNotExist where there is none, [ErrCorrupt], [ErrNewer], [ErrOlder].
+func Read(ctx context.Context, state string) (_ *Catalog, err error) {
+	c := &Catalog{file: filepath.Join(state, FileName)}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("read catalog %s: %w", c.file, errors.Join(err, c.Close()))
+		}
+	}()
+	if _, err := os.Stat(c.file); err != nil {
+		return nil, err
+	}
+	if err := c.unmarked(); err != nil {
+		return nil, err
+	}
+	if err := c.openReaders(sqlite.OpenReadWrite); err != nil {
+		return nil, err
+	}
+	return c, c.view(ctx, func(conn *sqlite.Conn) error {
+		version, err := sqlitex.ResultInt(conn.Prep("PRAGMA user_version"))
+		switch {
+		case err != nil:
+			return err
+		case version > len(schema.Migrations):
+			return ErrNewer
+		case version < len(schema.Migrations):
+			return ErrOlder
+		}
+		return nil
+	})
+}
+
+// unmarked returns ErrCorrupt for a catalog that was found damaged in use.
+func (c *Catalog) unmarked() error {
+	if _, err := os.Stat(c.file + damagedMark); err == nil {
+		return fmt.Errorf("%w: found so while it was in use", ErrCorrupt)
+	}
+	return nil
+}
+
 func open(ctx context.Context, file string) (_ *Catalog, err error) {
 	c := &Catalog{file: file}
 	defer func() {
@@ -176,8 +226,8 @@ func open(ctx context.Context, file string) (_ *Catalog, err error) {
 			err = fmt.Errorf("open catalog %s: %w", file, errors.Join(err, c.Close()))
 		}
 	}()
-	if _, err := os.Stat(file + damagedMark); err == nil {
-		return nil, fmt.Errorf("%w: found so while it was in use", ErrCorrupt)
+	if err := c.unmarked(); err != nil {
+		return nil, err
 	}
 	// SQLite creates files with the rights of the first one: nobody else may read names.
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
@@ -217,10 +267,14 @@ func open(ctx context.Context, file string) (_ *Catalog, err error) {
 	if err := sqlitemigration.Migrate(ctx, c.write, schema); err != nil {
 		return nil, err
 	}
-	c.read, err = sqlitex.NewPool(file, sqlitex.PoolOptions{Flags: openFlags, PoolSize: readers, PrepareConn: func(conn *sqlite.Conn) error {
+	return c, c.openReaders(openFlags)
+}
+
+func (c *Catalog) openReaders(flags sqlite.OpenFlags) (err error) {
+	c.read, err = sqlitex.NewPool(c.file, sqlitex.PoolOptions{Flags: flags, PoolSize: readers, PrepareConn: func(conn *sqlite.Conn) error {
 		return errors.Join(prepare(conn), sqlitex.ExecuteTransient(conn, "PRAGMA query_only = on", nil))
 	}})
-	return c, err
+	return err
 }
 
 const openFlags = sqlite.OpenReadWrite | sqlite.OpenCreate | sqlite.OpenWAL // and no URI: a path may hold any character

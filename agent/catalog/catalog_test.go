@@ -352,7 +352,33 @@ func TestContextEndsACall(t *testing.T) {
 }
 
 func TestNewerSchemaIsRefused(t *testing.T) {
-	dir := t.TempDir()
+	dir := otherVersion(t, 1000)
+	file := filepath.Join(dir, catalog.FileName)
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := catalog.Open(t.Context(), dir, discard); !errors.Is(err, catalog.ErrNewer) {
+		t.Fatalf("Open: %v", err)
+	}
+	if _, err := catalog.Read(t.Context(), dir); !errors.Is(err, catalog.ErrNewer) {
+		t.Fatalf("Read: %v", err)
+	}
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+		t.Error("the file of a newer version was touched")
+	}
+}
+
+func TestOlderSchemaIsNotRead(t *testing.T) {
+	if _, err := catalog.Read(t.Context(), otherVersion(t, 1)); !errors.Is(err, catalog.ErrOlder) {
+		t.Fatal(err)
+	}
+}
+
+// otherVersion makes a catalog that says it is of a version, and returns its folder.
+func otherVersion(t *testing.T, version int) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	c, err := catalog.Open(t.Context(), dir, discard)
 	if err != nil {
 		t.Fatal(err)
@@ -365,22 +391,13 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := sqlitex.ExecuteTransient(conn, "PRAGMA user_version = 1000", nil); err != nil {
+	if err := sqlitex.ExecuteTransient(conn, fmt.Sprint("PRAGMA user_version = ", version), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
 	}
-	before, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := catalog.Open(t.Context(), dir, discard); !errors.Is(err, catalog.ErrNewer) {
-		t.Fatalf("Open: %v", err)
-	}
-	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
-		t.Error("the file of a newer version was touched")
-	}
+	return dir
 }
 
 func TestDamagedIsMovedAside(t *testing.T) {
@@ -484,6 +501,107 @@ func TestDamageInUse(t *testing.T) {
 	}
 	if n := known(t, destination(t, open(t, dir), "a"), "/").Len(); n != 0 {
 		t.Errorf("opened again with %d paths", n)
+	}
+}
+
+// Read shows what is there while another uses the file, and changes nothing, also where
+// the file is damaged.
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := catalog.Read(t.Context(), dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("where none is: %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Fatalf("it made %v", left)
+	}
+	used, err := catalog.Open(t.Context(), dir, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := destination(t, used, "a")
+	acknowledge(t, d, manyPages()...)
+	c, err := catalog.Read(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := func(name string) int {
+		t.Helper()
+		n, err := destination(t, c, name).Counts(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.Files
+	}
+	if got := counts("a"); got != len(manyPages()) {
+		t.Errorf("%d files", got)
+	}
+	if got := counts("b"); got != 0 {
+		t.Errorf("%d files of a destination that is not known", got)
+	}
+	if err := destination(t, c, "a").Acknowledge(t.Context(), manyPages()); err == nil {
+		t.Error("it can be written to")
+	}
+	acknowledge(t, d, catalog.Version{Path: "/later", Facts: regular(1)})
+	if got := counts("a"); got != len(manyPages())+1 {
+		t.Errorf("%d files after another", got)
+	}
+	if err := errors.Join(c.Close(), used.Close()); err != nil {
+		t.Fatal(err)
+	}
+
+	file := filepath.Join(dir, catalog.FileName)
+	for name, damage := range map[string]func() error{
+		"not a catalog": func() error { return os.WriteFile(file, bytes.Repeat([]byte("no database "), 1000), 0o600) },
+		"found so":      func() error { return os.WriteFile(file+".damaged", nil, 0o600) },
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := catalog.Read(t.Context(), dir); !errors.Is(err, catalog.ErrCorrupt) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if aside, _ := filepath.Glob(file + ".damaged-*"); len(aside) > 0 {
+			t.Errorf("%s: moved to %v", name, aside)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got, err := destination(t, open(t, dir), "a").Counts(t.Context()); err != nil || got.Files != 0 {
+		t.Errorf("Open leaves the damage: %+v, %v", got, err)
+	}
+}
+
+// TestHeld finds what the server holds below paths, and nothing beside them.
+func TestHeld(t *testing.T) {
+	d := destination(t, open(t, t.TempDir()), "a")
+	for _, path := range []string{"/r/d", "/r/d/a", "/r/d/b", "/r/d/c/d", "/r/d beside", "/r/d.e", "/r/e/f"} {
+		acknowledge(t, d, catalog.Version{Path: path, Facts: regular(1)})
+	}
+	now := time.Now()
+	if err := errors.Join(d.Retire(t.Context(), catalog.Gone, now, []string{"/r/d/a"}), d.Retire(t.Context(), catalog.Excluded, now, []string{"/r/d/b"})); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		paths []string
+		limit int
+		want  string
+	}{
+		{[]string{"/r/d"}, 10, "/r/d/b /r/d/c/d"},
+		{[]string{"/r/d"}, 1, "/r/d/b"},
+		{[]string{"/r/d", "/r/e", "/r/none"}, 10, "/r/d/b /r/d/c/d /r/e/f"},
+		{nil, 10, ""},
+	} {
+		held, err := d.Held(t.Context(), tt.paths, tt.limit)
+		var got []string
+		for _, v := range held {
+			got = append(got, v.Path)
+		}
+		if err != nil || strings.Join(got, " ") != tt.want {
+			t.Errorf("below %q: %q, %v, want %s", tt.paths, got, err, tt.want)
+		}
 	}
 }
 

@@ -34,6 +34,10 @@ type Version struct {
 	// Record is the id of the record that states this, in protocol 4: of the put,
 	// or of the out-of-scope record for Excluded. It is zero in protocol 3.
 	Record vault.ObjectID
+	// Stated is a keyed hash of what the record of a Present path states, so that a
+	// path that was touched and is as it was needs no new one. It is zero where that
+	// is not known.
+	Stated vault.Hash
 	Fuzzy  bool      // captured while it was changing
 	At     time.Time // when it was acknowledged; for Gone and Excluded, when that was
 }
@@ -62,19 +66,24 @@ type Destination struct {
 // of a new one; an old one is as it was left.
 func (c *Catalog) Destination(ctx context.Context, name string) (*Destination, error) {
 	d := &Destination{c: c}
-	err := c.update(ctx, func(conn *sqlite.Conn) error {
-		insert := conn.Prep("INSERT INTO destination (name) VALUES (?) ON CONFLICT DO NOTHING")
-		insert.BindText(1, name)
-		if err := exec(insert); err != nil {
-			return err
-		}
-		find := conn.Prep("SELECT id FROM destination WHERE name = ?")
-		find.BindText(1, name)
-		return rows(find, func() error {
-			d.id = find.ColumnInt64(0)
+	find := func(conn *sqlite.Conn) error {
+		s := conn.Prep("SELECT id FROM destination WHERE name = ?")
+		s.BindText(1, name)
+		return rows(s, func() error {
+			d.id = s.ColumnInt64(0)
 			return nil
 		})
-	})
+	}
+	var err error
+	if c.write == nil {
+		err = c.view(ctx, find) // a new one keeps the id 0, which no row has
+	} else {
+		err = c.update(ctx, func(conn *sqlite.Conn) error {
+			insert := conn.Prep("INSERT INTO destination (name) VALUES (?) ON CONFLICT DO NOTHING")
+			insert.BindText(1, name)
+			return errors.Join(exec(insert), find(conn))
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("catalog of %s: %w", name, err)
 	}
@@ -135,11 +144,11 @@ func (d *Destination) writer(conn *sqlite.Conn) *writer {
 	return &writer{
 		d: d, conn: conn,
 		find: conn.Prep("SELECT state, type, size, fuzzy FROM version WHERE destination = ? AND path = ?"),
-		insert: conn.Prep(`INSERT INTO version (destination, path, state, at, fuzzy, type, mode, dev, inode, size, mtime, ctime, record)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		insert: conn.Prep(`INSERT INTO version (destination, path, state, at, fuzzy, type, mode, dev, inode, size, mtime, ctime, record, stated)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT DO UPDATE SET state = excluded.state, at = excluded.at, fuzzy = excluded.fuzzy, type = excluded.type,
 				mode = excluded.mode, dev = excluded.dev, inode = excluded.inode, size = excluded.size,
-				mtime = excluded.mtime, ctime = excluded.ctime, record = excluded.record`),
+				mtime = excluded.mtime, ctime = excluded.ctime, record = excluded.record, stated = excluded.stated`),
 		update: conn.Prep(`UPDATE version SET state = ?, at = ?, record = coalesce(?, record) WHERE destination = ? AND path = ?`),
 	}
 }
@@ -163,6 +172,11 @@ func (w *writer) put(v Version) error {
 	w.insert.BindInt64(11, f.MTime)
 	w.insert.BindInt64(12, f.CTime)
 	bindRecord(w.insert, 13, v.Record)
+	if v.Stated == (vault.Hash{}) {
+		w.insert.BindNull(14)
+	} else {
+		w.insert.BindBytes(14, v.Stated[:])
+	}
 	if err := exec(w.insert); err != nil {
 		return err
 	}
@@ -262,7 +276,7 @@ func (d *Destination) Counts(ctx context.Context) (Counts, error) {
 	return n, nil
 }
 
-const versionColumns = "path, state, at, fuzzy, type, mode, dev, inode, size, mtime, ctime, record"
+const versionColumns = "path, state, at, fuzzy, type, mode, dev, inode, size, mtime, ctime, record, stated"
 
 func scanVersion(s *sqlite.Stmt) Version {
 	v := Version{
@@ -273,6 +287,7 @@ func scanVersion(s *sqlite.Stmt) Version {
 		Facts: scanFacts(s, 4),
 	}
 	s.ColumnBytes(11, v.Record[:])
+	s.ColumnBytes(12, v.Stated[:])
 	return v
 }
 

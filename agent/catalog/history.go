@@ -2,8 +2,10 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -25,6 +27,9 @@ type History struct {
 	// After is the server's newest commit where that is not Seq: it has lost
 	// some, and the next commit says so.
 	After *vault.Position
+	// Partial: the catalog was made from the server's state, which does not list
+	// what had been deleted by then.
+	Partial bool
 }
 
 // A Chunk is a piece of content that the destination holds.
@@ -38,7 +43,7 @@ type Chunk struct {
 func (d *Destination) History(ctx context.Context) (History, error) {
 	var h History
 	err := d.c.view(ctx, func(conn *sqlite.Conn) error {
-		s := conn.Prep("SELECT seq, head, stamp, digest, after_seq, after_head FROM history WHERE destination = ?")
+		s := conn.Prep("SELECT seq, head, stamp, digest, after_seq, after_head, partial FROM history WHERE destination = ?")
 		s.BindInt64(1, d.id)
 		return rows(s, func() error {
 			h.Seq = uint64(s.ColumnInt64(0))
@@ -51,6 +56,7 @@ func (d *Destination) History(ctx context.Context) (History, error) {
 					s.ColumnBytes(5, h.After.Hash[:])
 				}
 			}
+			h.Partial = s.ColumnBool(6)
 			var err error
 			h.Digest, err = vault.ParseDigest(blob(s, 3))
 			return err
@@ -89,9 +95,9 @@ func (d *Destination) Advance(ctx context.Context, h History, versions []Version
 }
 
 func (d *Destination) setHistory(conn *sqlite.Conn, h History) error {
-	s := conn.Prep(`INSERT INTO history (destination, seq, head, stamp, digest, after_seq, after_head) VALUES (?, ?, ?, ?, ?, ?, ?)
+	s := conn.Prep(`INSERT INTO history (destination, seq, head, stamp, digest, after_seq, after_head, partial) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT DO UPDATE SET seq = excluded.seq, head = excluded.head, stamp = excluded.stamp, digest = excluded.digest,
-			after_seq = excluded.after_seq, after_head = excluded.after_head`)
+			after_seq = excluded.after_seq, after_head = excluded.after_head, partial = excluded.partial`)
 	s.BindInt64(1, d.id)
 	s.BindInt64(2, int64(h.Seq))
 	s.BindBytes(3, h.Head[:])
@@ -99,6 +105,7 @@ func (d *Destination) setHistory(conn *sqlite.Conn, h History) error {
 	s.BindBytes(5, h.Digest.Bytes())
 	s.BindNull(6)
 	s.BindNull(7)
+	s.BindBool(8, h.Partial)
 	if h.After != nil {
 		s.BindInt64(6, int64(h.After.Seq))
 		if h.After.Hash != nil {
@@ -108,12 +115,19 @@ func (d *Destination) setHistory(conn *sqlite.Conn, h History) error {
 	return exec(s)
 }
 
-// Adopt replaces everything that is known of paths by what the destination was
-// found to hold, in one transaction: where the catalog was lost, or is behind or
+// Found is a path that a destination was found to hold, and what is known of its
+// content.
+type Found struct {
+	Version
+	Chunks []Chunk
+}
+
+// Adopt replaces everything that is known of paths and chunks by what the destination
+// was found to hold, in one transaction: where the catalog was lost, or is behind or
 // ahead of the server. Versions that keep says yes to, given their path, state and
 // record, stay as they are; the others are dropped and those of found, which have
 // no facts, put in. A path without facts is captured again.
-func (d *Destination) Adopt(ctx context.Context, h History, keep func(path string, state State, record vault.ObjectID) bool, found iter.Seq2[Version, error]) error {
+func (d *Destination) Adopt(ctx context.Context, h History, keep func(path string, state State, record vault.ObjectID) bool, found iter.Seq2[Found, error]) error {
 	err := d.c.update(ctx, func(conn *sqlite.Conn) error {
 		w := d.writer(conn)
 		var drop []string
@@ -141,9 +155,17 @@ func (d *Destination) Adopt(ctx context.Context, h History, keep func(path strin
 				return err
 			}
 		}
-		for v, err := range found {
+		forget := conn.Prep("DELETE FROM chunk WHERE destination = ?")
+		forget.BindInt64(1, d.id)
+		if err := exec(forget); err != nil {
+			return err
+		}
+		for f, err := range found {
 			if err == nil {
-				err = w.put(v)
+				err = w.put(f.Version)
+			}
+			if err == nil {
+				err = d.addChunks(conn, slices.Values(f.Chunks))
 			}
 			if err != nil {
 				return err
@@ -184,6 +206,33 @@ func (d *Destination) Current(ctx context.Context, paths []string) ([]Version, e
 	return versions, nil
 }
 
+// Held returns up to limit paths that the destination holds, Present or Excluded,
+// below those given, not these themselves.
+func (d *Destination) Held(ctx context.Context, paths []string, limit int) ([]Version, error) {
+	var held []Version
+	err := d.c.view(ctx, func(conn *sqlite.Conn) error {
+		for _, path := range paths {
+			err := d.below(conn, versionColumns, " AND state <> 2", path, func(s *sqlite.Stmt) error {
+				if len(held) == limit {
+					return errStop
+				}
+				if v := scanVersion(s); v.Path != path {
+					held = append(held, v)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return nil, fmt.Errorf("what is held below %d paths: %w", len(paths), err)
+	}
+	return held, nil
+}
+
 // Chunk returns the object that holds a plaintext with this hash and size.
 func (d *Destination) Chunk(ctx context.Context, hash vault.Hash, size int) (id vault.ObjectID, ok bool, err error) {
 	err = d.c.view(ctx, func(conn *sqlite.Conn) error {
@@ -205,22 +254,24 @@ func (d *Destination) Chunk(ctx context.Context, hash vault.Hash, size int) (id 
 
 // AddChunks records that the destination holds chunks.
 func (d *Destination) AddChunks(ctx context.Context, chunks iter.Seq[Chunk]) error {
-	err := d.c.update(ctx, func(conn *sqlite.Conn) error {
-		s := conn.Prep(`INSERT INTO chunk (destination, hash, size, object) VALUES (?, ?, ?, ?)
-			ON CONFLICT DO UPDATE SET size = excluded.size, object = excluded.object`)
-		for c := range chunks {
-			s.BindInt64(1, d.id)
-			s.BindBytes(2, c.Hash[:])
-			s.BindInt64(3, int64(c.Size))
-			s.BindBytes(4, c.ID[:])
-			if err := exec(s); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := d.c.update(ctx, func(conn *sqlite.Conn) error { return d.addChunks(conn, chunks) })
 	if err != nil {
 		return fmt.Errorf("record chunks: %w", err)
+	}
+	return nil
+}
+
+func (d *Destination) addChunks(conn *sqlite.Conn, chunks iter.Seq[Chunk]) error {
+	s := conn.Prep(`INSERT INTO chunk (destination, hash, size, object) VALUES (?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET size = excluded.size, object = excluded.object`)
+	for c := range chunks {
+		s.BindInt64(1, d.id)
+		s.BindBytes(2, c.Hash[:])
+		s.BindInt64(3, int64(c.Size))
+		s.BindBytes(4, c.ID[:])
+		if err := exec(s); err != nil {
+			return err
+		}
 	}
 	return nil
 }

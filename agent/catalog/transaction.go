@@ -14,6 +14,9 @@ import (
 func (c *Catalog) update(ctx context.Context, f func(*sqlite.Conn) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.write == nil {
+		return errors.New("the catalog was opened to be read")
+	}
 	c.write.SetInterrupt(ctx.Done())
 	defer c.write.SetInterrupt(nil)
 	end, err := sqlitex.ImmediateTransaction(c.write)

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"backstay/agent/catalog"
+	"backstay/agent/scan/facts"
 	"backstay/protocol/v4"
 	"backstay/protocol/vault"
 )
@@ -145,29 +147,94 @@ func (u *Uploader) commit(ctx context.Context, batch []*ready, report func(Resul
 			giveBack(batch, report)
 		}
 	}()
-	paths := make([]string, len(batch))
-	for i, r := range batch {
-		paths[i] = r.item.Path
-	}
-	old, err := u.o.Catalog.Current(ctx, paths)
+	old, err := u.current(ctx, batch)
 	if err != nil {
 		return err
 	}
-	// What is gone, or out of scope, and was never there needs no record.
 	var still []*ready
-	var known []catalog.Version
+	var known, same []catalog.Version
+	var settled []Result
 	for i, r := range batch {
-		if r.item.Op != vault.OpPut && old[i].State != catalog.Present && !(r.item.Op == vault.OpDelete && old[i].State == catalog.Excluded) {
-			report(Result{Item: r.item, Outcome: Safe})
-			continue
+		switch {
+		case r.item.Op != vault.OpPut && old[i].State != catalog.Present && !(r.item.Op == vault.OpDelete && old[i].State == catalog.Excluded):
+			// What is gone, or out of scope, and was never there needs no record.
+			settled = append(settled, Result{Item: r.item, Outcome: Safe})
+		case r.item.Op == vault.OpPut && old[i].State == catalog.Present && old[i].Stated == r.stated:
+			// What states the same as the newest record needs no other.
+			v := old[i]
+			v.Facts, v.Fuzzy = r.facts, r.torn
+			same, settled = append(same, v), append(settled, r.safe())
+		default:
+			still, known = append(still, r), append(known, old[i])
 		}
-		still, known = append(still, r), append(known, old[i])
+	}
+	if len(same) > 0 {
+		if err := u.o.Catalog.Acknowledge(ctx, same); err != nil {
+			return err
+		}
 	}
 	batch, old = still, known
+	for _, r := range settled {
+		report(r)
+	}
 	completed := u.takeCompleted(len(batch))
 	if len(batch) == 0 && len(completed) == 0 {
 		return nil
 	}
+	return u.submit(ctx, batch, old, completed, report)
+}
+
+// current returns what the catalog knows of the paths of a batch, when nothing that
+// the state holds is below one of them that is no folder.
+func (u *Uploader) current(ctx context.Context, batch []*ready) ([]catalog.Version, error) {
+	paths := make([]string, len(batch))
+	for i, r := range batch {
+		paths[i] = r.item.Path
+	}
+	for {
+		old, err := u.o.Catalog.Current(ctx, paths)
+		if err != nil {
+			return nil, err
+		}
+		var tops []string
+		for i, r := range batch {
+			if r.item.Op == vault.OpPut && r.rec.Type != vault.TypeFolder && u.folderBefore(old[i]) {
+				tops = append(tops, r.item.Path)
+			}
+		}
+		if len(tops) == 0 {
+			return old, nil
+		}
+		below, err := u.o.Catalog.Held(ctx, tops, commitRecords)
+		if err != nil || len(below) == 0 {
+			return old, err
+		}
+		gone := make([]*ready, len(below))
+		for i, v := range below {
+			gone[i] = &ready{item: Item{Path: v.Path, Op: vault.OpDelete}, rec: vault.Record{Name: []byte(v.Path)}}
+			u.name(gone[i])
+		}
+		if err := u.submit(ctx, gone, below, nil, func(Result) {}); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// folderBefore says whether the state may hold something below a path. What is below a
+// path that the catalog does not know was protected by itself, and is out of scope.
+func (u *Uploader) folderBefore(old catalog.Version) bool {
+	switch old.State {
+	case 0:
+		return u.outOfScope
+	case catalog.Present:
+		return old.Facts.Type == 0 || old.Facts.Type == facts.Directory
+	}
+	return true
+}
+
+// submit commits a batch, of which old is what the state says, and reports what became
+// of it. After an error the caller does.
+func (u *Uploader) submit(ctx context.Context, batch []*ready, old []catalog.Version, completed map[string]bool, report func(Result)) error {
 	h := u.history
 	seq := h.Seq + 1
 	objects, ids, err := u.seal(batch, old, seq)
@@ -184,7 +251,7 @@ func (u *Uploader) commit(ctx context.Context, batch []*ready, report func(Resul
 			digest.Remove(r.path, row.Parent, row.Record)
 			replaced = append(replaced, r.path)
 		}
-		v := catalog.Version{Path: r.item.Path, Facts: r.facts, Fuzzy: r.torn}
+		v := catalog.Version{Path: r.item.Path, Facts: r.facts, Stated: r.stated, Fuzzy: r.torn}
 		switch r.item.Op {
 		case vault.OpPut:
 			v.State, v.Record = catalog.Present, ids[i]
@@ -192,6 +259,7 @@ func (u *Uploader) commit(ctx context.Context, batch []*ready, report func(Resul
 		case vault.OpOutOfScope:
 			v.State, v.Record = catalog.Excluded, ids[i]
 			digest.Add(r.path, r.parent, ids[i])
+			u.outOfScope = true
 		default:
 			v.State = catalog.Gone
 		}
@@ -225,7 +293,7 @@ func (u *Uploader) commit(ctx context.Context, batch []*ready, report func(Resul
 	for i := range versions {
 		versions[i].At = stamp.Time
 	}
-	h = catalog.History{Seq: seq, Head: u.lastSent, Stamp: answer, Digest: digest}
+	h = catalog.History{Seq: seq, Head: u.lastSent, Stamp: answer, Digest: digest, Partial: h.Partial}
 	// Acknowledged is acknowledged, also when the agent is being stopped.
 	ctx = context.WithoutCancel(ctx)
 	if err := u.o.Catalog.Advance(ctx, h, versions); err != nil {
@@ -238,6 +306,7 @@ func (u *Uploader) commit(ctx context.Context, batch []*ready, report func(Resul
 		u.passes[root] = seq
 		u.mu.Lock()
 		u.passed[root] = true
+		delete(u.completed, root)
 		u.mu.Unlock()
 	}
 	u.history = h
@@ -245,9 +314,14 @@ func (u *Uploader) commit(ctx context.Context, batch []*ready, report func(Resul
 		delete(u.nameless, path)
 	}
 	for _, r := range batch {
-		report(Result{Item: r.item, Outcome: Safe, Facts: r.facts, Torn: r.torn, Problem: r.partial})
+		report(r.safe())
 	}
 	return u.put.noteSome(ctx)
+}
+
+// safe is the result of what the server holds as it was captured.
+func (r *ready) safe() Result {
+	return Result{Item: r.item, Outcome: Safe, Facts: r.facts, Torn: r.torn, Problem: r.partial}
 }
 
 // inState says whether a path's newest record is in the state digest.
@@ -291,9 +365,6 @@ func (u *Uploader) verifyStamp(c vault.CommitHash, raw []byte) (vault.Stamp, err
 		if err != nil {
 			return stamp, fmt.Errorf("%w: %w", ErrServer, err)
 		}
-	}
-	if off := time.Since(stamp.Time); off.Abs() > 24*time.Hour {
-		u.o.Log.Warn("the server's clock and this machine's are more than a day apart", "server", stamp.Time, "here", clock())
 	}
 	return stamp, nil
 }
@@ -339,9 +410,7 @@ func (u *Uploader) takeCompleted(n int) map[string]bool {
 	if u.open > n {
 		return nil
 	}
-	c := u.completed
-	u.completed = map[string]bool{}
-	return c
+	return maps.Clone(u.completed)
 }
 
 // roots states how far the first pass over each root is.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -65,6 +66,11 @@ func Open(ctx context.Context, o Options) (*Uploader, Finding, error) {
 	for root := range u.passes {
 		u.passed[root] = true
 	}
+	counts, err := o.Catalog.Counts(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	u.outOfScope = counts.Excluded > 0
 	u.put = newPutter(ctx, o.Session, o.Catalog, u.history.Seq > 0 || len(u.passes) > 0 || o.LastSent != vault.CommitHash{})
 	return u, finding, nil
 }
@@ -108,7 +114,7 @@ func (u *Uploader) compare(ctx context.Context) (Finding, error) {
 		if u.lastSent != (vault.CommitHash{}) && u.lastSent != hash {
 			return 0, fmt.Errorf("%w; it is at commit %d, this one at %d", ErrTwoCopies, c.Seq, h.Seq)
 		}
-		h = catalog.History{Seq: c.Seq, Head: hash, Stamp: head.Stamp}
+		h = catalog.History{Seq: c.Seq, Head: hash, Stamp: head.Stamp, Partial: true}
 		u.history = h
 		return Adopted, u.adopt(ctx, vault.Position{Seq: c.Seq, Hash: &hash}, head, stamp.Time)
 	}
@@ -154,70 +160,71 @@ func (u *Uploader) adopt(ctx context.Context, at vault.Position, head v4.Head, w
 		delete(rows, id)
 		return true
 	}
-	found := func(yield func(catalog.Version, error) bool) {
-		ids := make([]vault.ObjectID, 0, len(rows))
-		byRecord := make(map[vault.ObjectID]v4.Row, len(rows))
-		for _, row := range rows {
-			ids = append(ids, row.Record)
-			byRecord[row.Record] = row
+	found := func(yield func(catalog.Found, error) bool) {
+		for some := range slices.Chunk(slices.Collect(maps.Keys(rows)), fetched) {
+			ids := make([]vault.ObjectID, len(some))
+			byRecord := make(map[vault.ObjectID]v4.Row, len(some))
+			for i, path := range some {
+				ids[i] = rows[path].Record
+				byRecord[ids[i]] = rows[path]
+			}
+			for object, err := range u.o.Session.Get(ctx, ids) {
+				if err != nil && object.ID == (vault.ObjectID{}) {
+					yield(catalog.Found{}, err)
+					return
+				}
+				row := byRecord[object.ID]
+				var f catalog.Found
+				if err == nil {
+					f, err = u.found(row, object.Data)
+				}
+				if err != nil {
+					// Its path is captured again and replaces it, but its name is
+					// not known here.
+					u.o.Log.Error("a record on the server cannot be read", "record", object.ID.String(), "err", err)
+					u.nameless[row.Path] = row
+					continue
+				}
+				if !yield(f, nil) {
+					return
+				}
+			}
 		}
-		for object, err := range u.o.Session.Get(ctx, ids) {
-			if err != nil && object.ID == (vault.ObjectID{}) {
-				yield(catalog.Version{}, err)
-				return
-			}
-			row := byRecord[object.ID]
-			var v catalog.Version
-			if err == nil {
-				v, err = u.version(row, object.Data)
-			}
-			if err != nil {
-				// Its path is captured again and replaces it, but its name is
-				// not known here.
-				u.o.Log.Error("a record on the server cannot be read", "record", object.ID.String(), "err", err)
-				u.nameless[row.Path] = row
-				continue
-			}
-			if !yield(v, nil) {
-				return
-			}
-		}
 	}
-	if err := u.o.Catalog.Adopt(ctx, u.history, keep, found); err != nil {
-		return err
-	}
-	if err := u.o.Catalog.ForgetChunks(ctx); err != nil {
-		return err
-	}
-	return u.o.Catalog.AddChunks(ctx, slices.Values(u.adopted))
+	return u.o.Catalog.Adopt(ctx, u.history, keep, found)
 }
 
-// version is what the catalog can say of a path that the server holds.
-func (u *Uploader) version(row v4.Row, object []byte) (catalog.Version, error) {
+// fetched is how many records are fetched at a time.
+const fetched = 4096
+
+// found is what the catalog can say of a path that the server holds.
+func (u *Uploader) found(row v4.Row, object []byte) (f catalog.Found, err error) {
 	plain, h, err := u.o.Keys.Open(nil, object)
 	if err != nil {
-		return catalog.Version{}, err
+		return f, err
 	}
 	if h.Record == nil || h.Record.Path != row.Path || h.Record.Device != u.device || h.Record.Op != row.Op {
-		return catalog.Version{}, errors.New("the record is not the one listed")
+		return f, errors.New("the record is not the one listed")
 	}
 	r, err := vault.DecodeRecord(plain, h.Refs)
 	if err != nil {
-		return catalog.Version{}, err
+		return f, err
 	}
 	if u.id(string(r.Name)) != row.Path {
-		return catalog.Version{}, errors.New("the record names another path")
+		return f, errors.New("the record names another path")
 	}
 	if r.Content.Level == 0 {
 		// Trusted, because this device has signed the state that names the
 		// record. Chunks in lists are found by asking the server.
 		for _, e := range r.Content.Entries {
-			u.adopted = append(u.adopted, catalog.Chunk{Hash: e.Hash, Size: int(e.Size), ID: e.Ref})
+			f.Chunks = append(f.Chunks, catalog.Chunk{Hash: e.Hash, Size: int(e.Size), ID: e.Ref})
 		}
 	}
-	v := catalog.Version{Path: string(r.Name), State: catalog.Present, Record: row.Record, At: row.Time}
+	f.Version = catalog.Version{Path: string(r.Name), State: catalog.Present, Record: row.Record, At: row.Time, Fuzzy: r.Fuzzy}
 	if row.Op == vault.OpOutOfScope {
-		v.State = catalog.Excluded
+		f.State = catalog.Excluded
+	} else {
+		f.Stated = u.stated(&r)
 	}
-	return v, nil
+	return f, nil
 }

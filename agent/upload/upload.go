@@ -127,7 +127,8 @@ type Uploader struct {
 	passes map[string]uint64
 	// nameless are records in the server's state that could not be opened.
 	nameless map[vault.PathID]v4.Row
-	adopted  []catalog.Chunk
+	// outOfScope: the state may hold paths that are out of scope.
+	outOfScope bool
 
 	mu   sync.Mutex // guards what follows
 	busy int        // items being captured
@@ -181,6 +182,13 @@ func (u *Uploader) wakeUp() {
 // called while Run is running.
 func (u *Uploader) Seq() uint64 { return u.history.Seq }
 
+// Idle says that every item that was taken is reported, and every pass stated.
+func (u *Uploader) Idle() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.open == 0 && len(u.completed) == 0
+}
+
 // LastSent is the hash of the commit that was sent last. It must not be called
 // while Run is running.
 func (u *Uploader) LastSent() vault.CommitHash { return u.lastSent }
@@ -224,7 +232,8 @@ func (u *Uploader) Run(ctx context.Context, next func(context.Context) (Item, bo
 					report(result)
 					continue
 				}
-				r.path, r.parent = u.id(it.Path), u.id(dir(it.Path))
+				u.name(r)
+				r.stated = u.stated(&r.rec)
 				ready <- r // the committer takes until the channel is closed
 				u.end()
 			}
@@ -277,9 +286,11 @@ type ready struct {
 	// path and parent are the ids of the path and of the folder that it is in.
 	path, parent vault.PathID
 
-	rec   vault.Record
-	facts facts.Facts
-	torn  bool
+	rec vault.Record
+	// stated is the keyed hash of what rec states.
+	stated vault.Hash
+	facts  facts.Facts
+	torn   bool
 	// partial says what of the metadata could not be read.
 	partial *facts.Problem
 	// needs are the batches of objects that have to be acknowledged first.
@@ -297,6 +308,19 @@ func (r *ready) size() int {
 
 // id is the path id of a path.
 func (u *Uploader) id(path string) vault.PathID { return u.o.Keys.Path(u.device, []byte(path)) }
+
+// stated is a keyed hash of everything that a record states: records that state the
+// same have the same, others another.
+func (u *Uploader) stated(r *vault.Record) vault.Hash {
+	plain := r.Append(nil)
+	for _, id := range r.Content.Refs() {
+		plain = append(plain, id[:]...)
+	}
+	return u.o.Keys.Hash(plain)
+}
+
+// name sets the ids of a path that waits for its commit.
+func (u *Uploader) name(r *ready) { r.path, r.parent = u.id(r.item.Path), u.id(dir(r.item.Path)) }
 
 // clock is the device's clock as commits state it.
 func clock() time.Time { return time.Now() }

@@ -150,8 +150,8 @@ func (r *rig) must(results []upload.Result, err error) {
 	}
 }
 
-// content reads the newest version of a path back from the server.
-func (r *rig) content(path string) []byte {
+// record opens the newest record of a path on the server.
+func (r *rig) record(path string) vault.Record {
 	r.t.Helper()
 	row, ok := r.server.state[r.keys.Path(r.id.ID(), []byte(path))]
 	if !ok {
@@ -165,8 +165,14 @@ func (r *rig) content(path string) []byte {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return rec
+}
+
+// content reads the newest version of a path back from the server.
+func (r *rig) content(path string) []byte {
+	r.t.Helper()
 	var out sink
-	if err := r.keys.ReadContent(r.t.Context(), &out, rec.Content, r.server.Get); err != nil {
+	if err := r.keys.ReadContent(r.t.Context(), &out, r.record(path).Content, r.server.Get); err != nil {
 		r.t.Fatal(err)
 	}
 	return out
@@ -374,26 +380,183 @@ func TestSessionEndsWithMuchToDo(t *testing.T) {
 	}
 }
 
+// After the catalog was lost everything is captured again, and only what has changed
+// since is sent and gets another version.
 func TestLostCatalog(t *testing.T) {
 	r := newRig(t)
-	a, b := r.write("a", random(50_000)), r.write("b", []byte("tiny"))
-	r.must(r.upload(r.put(a), r.put(b)))
-	puts := r.server.puts
+	large, changed, tiny := r.write("large", random(9<<20)), r.write("changed", random(50_000)), r.write("tiny", []byte("tiny"))
+	if err := os.Mkdir(filepath.Join(r.root, "folder"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	items := r.tree()
+	r.must(r.upload(items...))
+	if h, err := r.dest.History(t.Context()); err != nil || h.Partial {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	puts, commits := r.server.puts, len(r.server.commits)
 	r.openCatalog(t.TempDir())
 	r.last = vault.CommitHash{}
 	u, finding, err := r.open(false)
 	if err != nil || finding != upload.Adopted {
 		t.Fatalf("%d, %v", finding, err)
 	}
-	v, err := r.dest.Version(t.Context(), a)
-	if err != nil || v.State != catalog.Present {
-		t.Fatalf("%+v, %v", v, err)
+	adopted, err := r.dest.Version(t.Context(), large)
+	if err != nil || adopted.State != catalog.Present || adopted.Facts != (facts.Facts{}) {
+		t.Fatalf("%+v, %v", adopted, err)
 	}
-	// Capturing everything again sends records and no content.
-	results, err := r.run(u, []upload.Item{r.put(a), r.put(b)})
-	r.must(results, err)
-	if r.server.puts != puts {
-		t.Errorf("%d objects sent again", r.server.puts-puts)
+	r.must(r.run(u, items))
+	if r.server.puts != puts || len(r.server.commits) != commits {
+		t.Errorf("%d objects and %d commits for what is as it was", r.server.puts-puts, len(r.server.commits)-commits)
+	}
+	v, err := r.dest.Version(t.Context(), large)
+	if err != nil || v.Facts.Size != 9<<20 || v.Record != adopted.Record || !v.At.Equal(adopted.At) {
+		t.Errorf("%+v, %v; adopted %+v", v, err, adopted)
+	}
+	r.write("changed", random(50_000))
+	r.must(r.upload(r.put(tiny), r.put(changed), r.put(large)))
+	last := r.server.commits[len(r.server.commits)-1]
+	if len(r.server.commits) != commits+1 || last.commit.Count != 1 || len(r.server.history[r.keys.Path(r.id.ID(), []byte(changed))]) != 2 {
+		t.Errorf("%d commits, the last of %d records", len(r.server.commits)-commits, last.commit.Count)
+	}
+	if h, err := r.dest.History(t.Context()); err != nil || !h.Partial {
+		t.Errorf("what was deleted counts as known: %+v, %v", h, err)
+	}
+}
+
+// What was touched and is as it was gets no other version.
+func TestTouched(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		touch   func(path string) error
+		records int
+	}{
+		{"nothing", func(string) error { return nil }, 0},
+		{"rights changed back and forth", func(path string) error { return errors.Join(os.Chmod(path, 0o700), os.Chmod(path, 0o644)) }, 0},
+		{"written again", func(path string) error {
+			info, err := os.Stat(path)
+			return errors.Join(err, os.WriteFile(path, []byte("equal"), 0o644), os.Chtimes(path, info.ModTime(), info.ModTime()))
+		}, 0},
+		{"rights", func(path string) error { return os.Chmod(path, 0o444) }, 1},
+		{"time", func(path string) error { return os.Chtimes(path, time.Time{}, time.Unix(1_700_000_000, 1)) }, 1},
+		{"content alone", func(path string) error {
+			info, err := os.Stat(path)
+			return errors.Join(err, os.WriteFile(path, []byte("other"), 0o644), os.Chtimes(path, info.ModTime(), info.ModTime()))
+		}, 1},
+		{"a folder", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) }, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			a := r.write("a", []byte("equal"))
+			r.must(r.upload(r.put(a)))
+			if err := tt.touch(a); err != nil {
+				t.Fatal(err)
+			}
+			r.must(r.upload(r.put(a)))
+			// What is known is noted all the same: it is not read again.
+			if known, err := r.dest.Known(t.Context(), r.root); err != nil || !known.Match([]byte(a), stat(t, r, a)) {
+				t.Errorf("it would be captured again: %v", err)
+			}
+			if got := len(r.server.history[r.keys.Path(r.id.ID(), []byte(a))]); got != 1+tt.records {
+				t.Errorf("%d versions, want %d", got, 1+tt.records)
+			}
+		})
+	}
+}
+
+// stat returns the facts of a path as a scan finds them.
+func stat(t *testing.T, r *rig, path string) (found facts.Facts) {
+	t.Helper()
+	_, err := scan.Paths(t.Context(), r.root, []string{path}, scan.Options{Found: func(entries []scan.Entry) error {
+		found = entries[0].Facts
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// Nothing that the state holds is below a path that is no folder, whether anybody looks
+// for it or not.
+func TestFolderReplaced(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		// before is told between the two.
+		before []upload.Item
+	}{
+		{"there was a folder", nil},
+		{"the folder was deleted first", []upload.Item{{Path: "d/in", Op: vault.OpDelete}, {Path: "d", Op: vault.OpDelete}}},
+		{"the folder was out of scope", []upload.Item{{Path: "d", Op: vault.OpOutOfScope}}},
+		{"all of it was out of scope", []upload.Item{{Path: "d/in", Op: vault.OpOutOfScope}, {Path: "d", Op: vault.OpOutOfScope}}},
+	} {
+		for _, lost := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, catalog lost %v", tt.name, lost), func(t *testing.T) {
+				r := newRig(t)
+				d := filepath.Join(r.root, "d")
+				if err := os.Mkdir(d, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				in, out, beside := r.write("d/in", []byte("in")), r.write("d/out", []byte("out")), r.write("d beside", []byte("beside"))
+				r.must(r.upload(r.put(d), r.put(in), r.put(out), r.put(beside)))
+				r.must(r.upload(upload.Item{Path: out, Op: vault.OpOutOfScope}, upload.Item{Path: beside, Op: vault.OpOutOfScope}))
+				for _, it := range tt.before {
+					it.Path = filepath.Join(r.root, it.Path)
+					r.must(r.upload(it))
+				}
+				if lost {
+					r.openCatalog(t.TempDir())
+					r.last = vault.CommitHash{}
+				}
+				if err := os.RemoveAll(d); err != nil {
+					t.Fatal(err)
+				}
+				r.write("d", []byte("a file now"))
+				r.must(r.upload(r.put(d)))
+				if got := string(r.content(d)); got != "a file now" || len(r.server.state) != 2 {
+					t.Errorf("%q and %d others, want only the one beside", got, len(r.server.state)-1)
+				}
+				// No moment has both.
+				for _, c := range r.server.commits {
+					row, there := c.state[r.keys.Path(r.id.ID(), []byte(d))]
+					for _, below := range []string{in, out} {
+						if _, ok := c.state[r.keys.Path(r.id.ID(), []byte(below))]; ok && there && row.Record == r.server.state[row.Path].Record {
+							t.Errorf("commit %d has the file and %s", c.seq, below)
+						}
+					}
+				}
+				// And the catalog agrees.
+				if _, finding, err := r.open(true); err != nil || finding != upload.Adopted {
+					t.Errorf("%d, %v", finding, err)
+				}
+			})
+		}
+	}
+}
+
+// A machine with a wrong clock is backed up; its versions have the server's times, and
+// their files their own.
+func TestClocksApart(t *testing.T) {
+	for _, ahead := range []time.Duration{-50 * 365 * 24 * time.Hour, 50 * 365 * 24 * time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			r := newRig(t)
+			r.server.clock = time.Now().Add(ahead)
+			a := r.write("a", []byte("one"))
+			for _, content := range []string{"one", "two"} {
+				r.write("a", []byte(content))
+				r.must(r.upload(r.put(a)))
+			}
+			v, err := r.dest.Version(t.Context(), a)
+			if err != nil || !v.At.Equal(r.server.clock) {
+				t.Errorf("acknowledged at %v, %v; the server says %v", v.At, err, r.server.clock)
+			}
+			info, err := os.Stat(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := r.record(a).ModTime; !got.Equal(info.ModTime()) {
+				t.Errorf("changed %v, the record says %v", info.ModTime(), got)
+			}
+		})
 	}
 }
 

@@ -112,6 +112,18 @@ func (s *Session) Err() error { return s.mux.Err() }
 // Close ends the session. What is under way fails with ErrLost.
 func (s *Session) Close() error { return s.mux.Close() }
 
+// CompareClocks returns nil if two clocks are less than a day apart, else an error that
+// says so to a person: this machine's, and the server's as HELLO or Ping told it. Times
+// of versions are the server's, see [vault.Stamp], so nothing is lost by it.
+func CompareClocks(here, server time.Time) error {
+	if here.Sub(server).Abs() < 24*time.Hour {
+		return nil
+	}
+	return fmt.Errorf("this machine's clock says %s, the server's %s", here.UTC().Format(clockLayout), server.UTC().Format(clockLayout))
+}
+
+const clockLayout = "2006-01-02 15:04 UTC"
+
 // Ping returns the server's clock. It also keeps a quiet session alive: servers
 // close one after minutes without a frame.
 func (s *Session) Ping(ctx context.Context) (clock time.Time, err error) {

@@ -260,41 +260,59 @@ func forgetServer(cmd *cobra.Command, state string, d device.Device) error {
 		return nil
 	}
 	defer lock.Close()
-	dest, closeCatalog, err := remembered(cmd, state, d)
-	if dest == nil || err != nil {
+	if _, err := os.Stat(filepath.Join(state, catalog.FileName)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	c, err := catalog.Open(cmd.Context(), state, slog.New(slog.DiscardHandler))
+	if err != nil {
 		return err
 	}
-	defer closeCatalog()
+	defer c.Close()
+	dest, err := c.Destination(cmd.Context(), d.Destination())
+	if err != nil {
+		return err
+	}
 	h, err := dest.History(cmd.Context())
 	if err != nil || h.Seq == 0 {
 		return err
 	}
 	h.After, h.Digest = &vault.Position{}, vault.Digest{}
 	drop := func(string, catalog.State, vault.ObjectID) bool { return false }
-	if err := dest.Adopt(cmd.Context(), h, drop, func(func(catalog.Version, error) bool) {}); err != nil {
-		return err
-	}
-	return dest.ForgetChunks(cmd.Context())
+	return dest.Adopt(cmd.Context(), h, drop, func(func(catalog.Found, error) bool) {})
 }
 
 // remembered returns what the catalog of a state folder says of a device, nil if
-// there is no catalog, or a damaged one, which the next backup makes anew.
+// there is none that can be read; why not is told. It changes nothing.
 func remembered(cmd *cobra.Command, state string, d device.Device) (*catalog.Destination, func() error, error) {
-	if _, err := os.Stat(filepath.Join(state, catalog.FileName)); errors.Is(err, fs.ErrNotExist) {
+	c, err := catalog.Read(cmd.Context(), state)
+	if err == nil {
+		var dest *catalog.Destination
+		if dest, err = c.Destination(cmd.Context(), d.Destination()); err == nil {
+			return dest, c.Close, nil
+		}
+		err = errors.Join(err, c.Close())
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil, nil
+	case unreadable(cmd, err):
 		return nil, nil, nil
 	}
-	c, err := catalog.Open(cmd.Context(), state, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, nil, err
+	return nil, nil, err
+}
+
+// unreadable says whether an error means that the catalog cannot be read and the agent
+// will put that right, and tells so: there is nothing to lose by going on without it.
+func unreadable(cmd *cobra.Command, err error) bool {
+	switch {
+	case errors.Is(err, catalog.ErrCorrupt):
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: %v; nothing that is on the server is lost. Start the agent again, or run \"agent backup\": it puts the file aside and makes a new one from the server\n", err)
+	case errors.Is(err, catalog.ErrOlder):
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: %v; start the agent again, or run \"agent backup\": it brings it up to date\n", err)
+	default:
+		return false
 	}
-	dest, err := c.Destination(cmd.Context(), d.Destination())
-	if errors.Is(err, catalog.ErrCorrupt) {
-		return nil, nil, c.Close()
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, c.Close())
-	}
-	return dest, c.Close, nil
+	return true
 }
 
 // listedFolder is what "folder list --json" prints.

@@ -240,8 +240,8 @@ func findCommand() *cobra.Command {
 a part of the name, upper and lower case alike; with a slash in it, of the whole path.
 The newest version of each is shown; "agent history" lists all.
 
-This machine remembers what it has sent. What it does not, because its state folder was
-lost or damaged, the server is asked for, which takes longer.`,
+This machine remembers what it has sent. Where it does not, because its state folder was
+lost or damaged once, the server is asked, which takes longer.`,
 		Example: `  agent find report
   agent find '*.odt'`,
 		Args: cobra.ExactArgs(1),
@@ -264,8 +264,8 @@ lost or damaged, the server is asked for, which takes longer.`,
 				fmt.Fprintf(cmd.OutOrStdout(), "%10s  %s  %s%s\n", cli.Bytes(f.Size), f.Time.Local().Format(time.DateTime), cli.Name(path), mark)
 			}
 		}
-		err = findHere(cmd, match, take)
-		if err == nil && len(found) == 0 {
+		complete, err := findHere(cmd, match, take)
+		if err == nil && (!complete || len(found) == 0) {
 			err = findThere(cmd, match, take)
 		}
 		if asJSON {
@@ -279,40 +279,55 @@ lost or damaged, the server is asked for, which takes longer.`,
 	return cmd
 }
 
-// findHere looks at what this machine remembers.
-func findHere(cmd *cobra.Command, match func(string) bool, take func(foundPath, string)) error {
+// findHere looks at what this machine remembers. Where that is not everything, it takes
+// nothing and says so.
+func findHere(cmd *cobra.Command, match func(string) bool, take func(foundPath, string)) (complete bool, err error) {
 	folder, state, err := folders(cmd)
 	if err != nil {
-		return err
+		return false, err
 	}
 	d, err := device.Load(folder)
 	if err != nil {
-		return err
+		return false, err
 	}
 	dest, closeCatalog, err := remembered(cmd, state, d)
 	if dest == nil || err != nil {
-		return err
+		return false, err
 	}
 	defer closeCatalog()
+	known, err := dest.History(cmd.Context())
+	if known.Partial || unreadable(cmd, err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
 	c, err := config.Load(folder)
 	if err != nil {
-		return err
+		return false, err
 	}
 	volumes := map[string]bool{}
 	for _, root := range append(c.Roots, folder) {
 		volumes[filepath.VolumeName(root)+string(filepath.Separator)] = true
 	}
+	var found []catalog.Version
 	for _, volume := range slices.Sorted(maps.Keys(volumes)) {
 		for v, err := range dest.Versions(cmd.Context(), volume) {
+			if unreadable(cmd, err) {
+				return false, nil
+			}
 			if err != nil {
-				return err
+				return false, err
 			}
 			if match(v.Path) && v.Record != (vault.ObjectID{}) {
-				take(foundPath{Time: v.At.UTC(), Size: v.Facts.Size, Deleted: v.State == catalog.Gone}, v.Path)
+				found = append(found, v)
 			}
 		}
 	}
-	return nil
+	for _, v := range found {
+		take(foundPath{Time: v.At.UTC(), Size: v.Facts.Size, Deleted: v.State == catalog.Gone}, v.Path)
+	}
+	return true, nil
 }
 
 // findThere asks the server.

@@ -51,7 +51,13 @@ func reader(cmd *cobra.Command) (*history.Reader, error) {
 		return nil, err
 	}
 	r, err := history.Open(cmd.Context(), folder, slog.New(slog.DiscardHandler))
-	return r, reachCode(err)
+	if err != nil {
+		return nil, reachCode(err)
+	}
+	if err := client.CompareClocks(time.Now(), r.Session.Hello().Clock); err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: %v; times of versions, which --at means, are the server's\n", err)
+	}
+	return r, nil
 }
 
 // running returns a client for the agent that runs.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"backstay/agent/catalog"
 	"backstay/agent/enrol"
 	"backstay/agent/history"
 	"backstay/agent/localapi"
@@ -165,10 +166,13 @@ func serverBehind(cmd *cobra.Command, r *history.Reader, newest *restore.Moment)
 	}
 	defer closeCatalog()
 	known, err := dest.History(cmd.Context())
-	if err != nil {
-		return "", err
+	var alarms []catalog.Alarm
+	if err == nil {
+		alarms, err = dest.Alarms(cmd.Context())
 	}
-	alarms, err := dest.Alarms(cmd.Context())
+	if unreadable(cmd, err) {
+		return "", nil
+	}
 	if err != nil {
 		return "", err
 	}
