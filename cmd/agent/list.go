@@ -281,6 +281,15 @@ lost or damaged, the server is asked for, which takes longer.`,
 
 // findHere looks at what this machine remembers.
 func findHere(cmd *cobra.Command, match func(string) bool, take func(foundPath, string)) error {
+	return eachHere(cmd, func(v catalog.Version) {
+		if match(v.Path) && v.Record != (vault.ObjectID{}) {
+			take(foundPath{Time: v.At.UTC(), Size: v.Facts.Size, Deleted: v.State == catalog.Gone}, v.Path)
+		}
+	})
+}
+
+// eachHere calls f for everything that this machine remembers.
+func eachHere(cmd *cobra.Command, f func(catalog.Version)) error {
 	folder, state, err := folders(cmd)
 	if err != nil {
 		return err
@@ -307,9 +316,7 @@ func findHere(cmd *cobra.Command, match func(string) bool, take func(foundPath, 
 			if err != nil {
 				return err
 			}
-			if match(v.Path) && v.Record != (vault.ObjectID{}) {
-				take(foundPath{Time: v.At.UTC(), Size: v.Facts.Size, Deleted: v.State == catalog.Gone}, v.Path)
-			}
+			f(v)
 		}
 	}
 	return nil
