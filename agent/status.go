@@ -13,6 +13,7 @@ import (
 	"backstay/agent/bootmark"
 	"backstay/agent/localapi"
 	"backstay/internal/localsock"
+	"backstay/protocol/vault"
 )
 
 // serve answers commands on this machine until ctx ends.
@@ -235,6 +236,33 @@ func (w *work) state(offline string, failing localapi.Problem) {
 	if failing.Reason != "" {
 		w.failing = failing
 	}
+}
+
+// Resend implements localapi.Service.
+func (w *work) Resend(ctx context.Context, paths []string, objects []vault.ObjectID) ([]string, error) {
+	if w.o.Protocol != 4 {
+		return nil, &localapi.Error{Text: "the running agent speaks protocol version 3, which cannot send again by itself", Code: 1}
+	}
+	dest, _, err := w.destination(ctx)
+	if err == nil && len(objects) > 0 {
+		err = dest.ForgetChunks(ctx, objects...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	present, err := dest.Recapture(ctx, paths)
+	if err != nil {
+		return nil, err
+	}
+	roots := w.rootsNow()
+	w.do(func() {
+		for _, path := range present {
+			if i := slices.IndexFunc(roots, func(r root) bool { return below(r.path, path) }); i >= 0 {
+				w.touch(roots[i].path, path)
+			}
+		}
+	})
+	return present, nil
 }
 
 // Backup implements localapi.Service.

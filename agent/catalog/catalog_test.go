@@ -265,6 +265,35 @@ func TestTotals(t *testing.T) {
 	})
 }
 
+func TestRecapture(t *testing.T) {
+	d := destination(t, open(t, t.TempDir()), "v4:x")
+	f := facts.Facts{Type: facts.Regular, Mode: 0o600, Inode: 7, Size: 100, MTime: 5, CTime: 6}
+	acknowledge(t, d,
+		catalog.Version{Path: "/a", Facts: f, Record: vault.ObjectID{1}}, catalog.Version{Path: "/b", Facts: f, Record: vault.ObjectID{2}},
+		catalog.Version{Path: "/gone", Facts: f, Record: vault.ObjectID{3}})
+	if err := d.Retire(t.Context(), catalog.Gone, time.Now(), []string{"/gone"}); err != nil {
+		t.Fatal(err)
+	}
+	present, err := d.Recapture(t.Context(), []string{"/a", "/gone", "/never"})
+	if err != nil || !slices.Equal(present, []string{"/a"}) {
+		t.Fatalf("%q, %v", present, err)
+	}
+	k := known(t, d, "/")
+	if k.Match([]byte("/a"), f) {
+		t.Error("what is to be captured again counts as known")
+	}
+	if !k.Match([]byte("/b"), f) {
+		t.Error("another path is not known any more")
+	}
+	// Its record is needed for the state that the next commit replaces.
+	if v, err := d.Version(t.Context(), "/a"); err != nil || v.State != catalog.Present || v.Record != (vault.ObjectID{1}) {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if n, err := d.Counts(t.Context()); err != nil || n.Files != 1 || n.Others != 1 || n.Bytes != 100 || n.Gone != 1 {
+		t.Errorf("%+v, %v", n, err)
+	}
+}
+
 func TestNewestAcknowledgement(t *testing.T) {
 	d := destination(t, open(t, t.TempDir()), "a")
 	if n, err := d.Counts(t.Context()); err != nil || !n.Newest.IsZero() {

@@ -10,6 +10,7 @@ import (
 
 	"zombiezen.com/go/sqlite"
 
+	"backstay/agent/scan/facts"
 	"backstay/protocol/vault"
 )
 
@@ -319,6 +320,35 @@ func (d *Destination) ForgetChunks(ctx context.Context, ids ...vault.ObjectID) e
 		return fmt.Errorf("forget chunks: %w", err)
 	}
 	return nil
+}
+
+// Recapture drops the facts of paths that are present, and what their records state,
+// so that they are captured and recorded again although they have not changed. It
+// returns those paths.
+func (d *Destination) Recapture(ctx context.Context, paths []string) ([]string, error) {
+	versions, err := d.Current(ctx, paths)
+	if err != nil {
+		return nil, err
+	}
+	var present []string
+	err = d.c.update(ctx, func(conn *sqlite.Conn) error {
+		w := d.writer(conn)
+		for _, v := range versions {
+			if v.State != Present {
+				continue
+			}
+			v.Facts, v.Stated = facts.Facts{}, vault.Hash{}
+			if err := w.put(v); err != nil {
+				return err
+			}
+			present = append(present, v.Path)
+		}
+		return w.finish()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("have %d paths captured again: %w", len(paths), err)
+	}
+	return present, nil
 }
 
 // Members returns the entries of the membership log as they were last verified.

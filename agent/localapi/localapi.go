@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"backstay/internal/localsock"
+	"backstay/protocol/vault"
 )
 
 // State is the agent's state in one word. Values are stable.
@@ -92,6 +93,10 @@ type Service interface {
 	// Backup looks at everything, or at the paths given, at once, and returns
 	// when what it found is on the server.
 	Backup(ctx context.Context, paths []string) (Report, error)
+	// Resend has paths captured and sent again that the server was found not to
+	// hold as it should, and forgets that it has these objects. It returns the
+	// paths for which it does so, without waiting for them.
+	Resend(ctx context.Context, paths []string, objects []vault.ObjectID) ([]string, error)
 }
 
 // Handler answers a Client.
@@ -103,11 +108,11 @@ func Handler(s Service) http.Handler {
 	handle(mux, "POST /v1/pause", func(r *http.Request, p pause) (struct{}, error) { return struct{}{}, s.Pause(r.Context(), p.Until) })
 	handle(mux, "POST /v1/resume", func(r *http.Request, _ struct{}) (struct{}, error) { return struct{}{}, s.Resume(r.Context()) })
 	handle(mux, "POST /v1/backup", func(r *http.Request, b backup) (Report, error) {
-		paths := make([]string, len(b.Paths))
-		for i, p := range b.Paths {
-			paths[i] = string(p)
-		}
-		return s.Backup(r.Context(), paths)
+		return s.Backup(r.Context(), texts(b.Paths))
+	})
+	handle(mux, "POST /v1/resend", func(r *http.Request, l lost) (backup, error) {
+		paths, err := s.Resend(r.Context(), texts(l.Paths), l.Objects)
+		return backup{raw(paths)}, err
 	})
 	return mux
 }
@@ -119,6 +124,28 @@ type pause struct {
 // backup carries paths as bytes: they need not be UTF-8.
 type backup struct {
 	Paths [][]byte `json:"paths"`
+}
+
+// lost says what the server was found not to hold.
+type lost struct {
+	backup
+	Objects []vault.ObjectID `json:"objects"`
+}
+
+func raw(texts []string) [][]byte {
+	raw := make([][]byte, len(texts))
+	for i, t := range texts {
+		raw[i] = []byte(t)
+	}
+	return raw
+}
+
+func texts(raw [][]byte) []string {
+	texts := make([]string, len(raw))
+	for i, b := range raw {
+		texts[i] = string(b)
+	}
+	return texts
 }
 
 // answer is what every request is answered with.
@@ -226,9 +253,11 @@ func (c *Client) Resume(ctx context.Context) error {
 
 // Backup asks for a backup now and waits for its end.
 func (c *Client) Backup(ctx context.Context, paths []string) (Report, error) {
-	b := backup{Paths: make([][]byte, len(paths))}
-	for i, p := range paths {
-		b.Paths[i] = []byte(p)
-	}
-	return call[Report](ctx, c, "POST", "/v1/backup", b)
+	return call[Report](ctx, c, "POST", "/v1/backup", backup{raw(paths)})
+}
+
+// Resend has paths and objects sent again; see [Service].
+func (c *Client) Resend(ctx context.Context, paths []string, objects []vault.ObjectID) ([]string, error) {
+	b, err := call[backup](ctx, c, "POST", "/v1/resend", lost{backup{raw(paths)}, objects})
+	return texts(b.Paths), err
 }

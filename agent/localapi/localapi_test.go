@@ -11,6 +11,7 @@ import (
 
 	"backstay/agent/localapi"
 	"backstay/internal/localsock"
+	"backstay/protocol/vault"
 )
 
 // told is a service that says what it was asked.
@@ -18,6 +19,8 @@ type told struct {
 	localapi.Service
 	paths []string
 	until time.Time
+
+	objects []vault.ObjectID
 }
 
 func (s *told) Status(context.Context) (localapi.Status, error) {
@@ -33,6 +36,11 @@ func (s *told) Pause(_ context.Context, until time.Time) error { s.until = until
 func (s *told) Backup(_ context.Context, paths []string) (localapi.Report, error) {
 	s.paths = paths
 	return localapi.Report{Files: 2}, &localapi.Error{Text: "no room", Code: 4}
+}
+
+func (s *told) Resend(_ context.Context, paths []string, objects []vault.ObjectID) ([]string, error) {
+	s.paths, s.objects = paths, objects
+	return paths[:1], nil
 }
 
 func TestClientAndHandler(t *testing.T) {
@@ -67,6 +75,13 @@ func TestClientAndHandler(t *testing.T) {
 	}
 	if !slices.Equal(s.paths, paths) {
 		t.Errorf("paths arrive as %q", s.paths)
+	}
+	objects := []vault.ObjectID{{1}, {2, 31: 3}}
+	if sent, err := c.Resend(ctx, paths[1:], objects); err != nil || !slices.Equal(sent, paths[1:2]) {
+		t.Errorf("resent %q, %v", sent, err)
+	}
+	if !slices.Equal(s.paths, paths[1:]) || !slices.Equal(s.objects, objects) {
+		t.Errorf("to be sent again arrives as %q, %v", s.paths, s.objects)
 	}
 }
 

@@ -25,6 +25,9 @@ type CheckReport struct {
 	Checked, Bytes int64
 	// Failed are the paths that could not be restored as they were, ascending.
 	Failed []Failure
+	// Lost are the pieces of their content that cannot be had, as far as they can be
+	// found out. An object may be named twice.
+	Lost []vault.ObjectID
 }
 
 // checksAtOnce is how many contents are read at a time: each takes two chunks' room.
@@ -117,8 +120,14 @@ func (c *check) record(ctx context.Context, s sealed) {
 		err = c.keys.ReadContent(ctx, c, rec.Content, c.src.Get)
 	}
 	if err != nil {
-		if p, ok := errors.AsType[*vault.PieceError](err); ok && !gone(p) {
-			c.stop(fmt.Errorf("fetch content: %w", p.Err))
+		if p, ok := errors.AsType[*vault.PieceError](err); ok {
+			if !gone(p) {
+				c.stop(fmt.Errorf("fetch content: %w", p.Err))
+			}
+			c.lose(p.ID)
+			if err := c.pieces(ctx, refs); err != nil {
+				c.stop(fmt.Errorf("fetch content: %w", err))
+			}
 		}
 		c.fail(ctx, s.want, string(rec.Name), err)
 		return
@@ -128,6 +137,39 @@ func (c *check) record(ctx context.Context, s sealed) {
 	c.report.Bytes += int64(rec.Content.Size)
 	c.mu.Unlock()
 	c.meter.add(1, 0, 0, false)
+}
+
+// pieces fetches everything that a content of which something is lost refers to, so
+// that all that is lost is found, here and by the server.
+func (c *check) pieces(ctx context.Context, refs []vault.ObjectID) error {
+	for ids := range slices.Chunk(refs, batch) {
+		var below []vault.ObjectID
+		for o, err := range c.src.Get(ctx, ids) {
+			switch {
+			case err != nil && (o.ID == vault.ObjectID{} || !gone(err)):
+				return err
+			case err != nil || vault.Identify(o.Data) != o.ID:
+				c.lose(o.ID)
+				continue
+			}
+			// The clear header says what a list refers to.
+			if h, _, err := vault.ParseHeader(o.Data); err == nil && h.Type == vault.TypeList {
+				below = append(below, h.Refs...)
+			}
+		}
+		if len(below) > 0 {
+			if err := c.pieces(ctx, below); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *check) lose(id vault.ObjectID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.report.Lost = append(c.report.Lost, id)
 }
 
 // Write counts content that was verified.

@@ -3,6 +3,7 @@ package restore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -130,43 +131,137 @@ func (q Query) kept(c, next *link) bool {
 	return by(c.commit.Retention) && by(next.commit.Retention)
 }
 
+// A Chain is what [Query.Chain] found.
+type Chain struct {
+	// Commits counts those that are right.
+	Commits int
+	// Damaged are those that the server says are damaged, ascending.
+	Damaged []Gap
+}
+
+// A Gap is commits that a server has, and cannot give.
+type Gap struct {
+	First, Last uint64
+	// After and Before are the times of the commits around them; After is zero
+	// before the first.
+	After, Before time.Time
+}
+
 // Chain verifies the log of a device from one commit to another, or to the newest
 // if last is 0: every signature, membership and stamp, and that each commit
-// continues the one before. It returns how many there are.
+// continues the one before. It goes on behind commits that the source says are
+// damaged, except for the last.
 //
 // Errors: one of the class [ErrIntegrity], or the source's.
-func (q Query) Chain(ctx context.Context, src Source, first, last uint64) (int, error) {
-	var before *link
-	n := 0
-	first = max(first, 1)
-	for head, err := range src.Log(ctx, q.Device, first, last) {
-		if err != nil {
-			return n, fmt.Errorf("read log: %w", err)
+func (q Query) Chain(ctx context.Context, src Source, first, last uint64) (Chain, error) {
+	c := chain{q: q, src: src, first: max(first, 1)}
+	c.next = c.first
+	for end := last; ; {
+		err := c.read(ctx, last)
+		if err == nil {
+			break
 		}
-		c, err := q.link(head)
-		switch {
-		case err != nil:
-			return n, err
-		case before != nil:
-			err = c.follows(before)
-		case c.commit.Seq < first:
-			err = c.wrap(ErrOrder)
-		case c.commit.Seq > first && (c.commit.After == nil || c.commit.After.Seq >= first):
-			err = c.wrap(ErrOmitted)
+		if !errors.Is(err, wire.ErrCorrupt) {
+			return c.Chain, err
 		}
-		if err != nil {
-			return n, err
+		if end == 0 {
+			newest, err := src.Head(ctx, q.Device, time.Time{})
+			if err != nil {
+				return c.Chain, fmt.Errorf("find commit: %w", err)
+			}
+			l, err := q.link(newest)
+			if err != nil {
+				return c.Chain, err
+			}
+			end = l.commit.Seq
 		}
-		before = c
-		n++
+		// Which one is damaged the source does not say.
+		for damaged := false; !damaged; {
+			number := c.next
+			if number >= end {
+				return c.Chain, err
+			}
+			one := c.read(ctx, number)
+			if damaged = errors.Is(one, wire.ErrCorrupt); one != nil && !damaged {
+				return c.Chain, one
+			}
+			c.damaged = c.damaged || damaged
+			c.next = number + 1
+		}
 	}
 	switch {
-	case last == 0 && before != nil:
-		return n, q.pinned(before)
-	case last != 0 && (before == nil || before.commit.Seq < last):
-		return n, fmt.Errorf("commit %d: %w", last, ErrOmitted)
+	case last == 0 && c.before != nil:
+		return c.Chain, q.pinned(c.before)
+	case last != 0 && (c.before == nil || c.before.commit.Seq < last):
+		return c.Chain, fmt.Errorf("commit %d: %w", last, ErrOmitted)
 	}
-	return n, nil
+	return c.Chain, nil
+}
+
+// chain is one call of Chain.
+type chain struct {
+	Chain
+	q     Query
+	src   Source
+	first uint64
+	// before is the last commit that was right, nil before the first; next is the
+	// number to go on with; damaged: there are damaged ones between.
+	before  *link
+	next    uint64
+	damaged bool
+}
+
+// read reads and verifies the log from next to last, or to the newest if that is 0.
+func (c *chain) read(ctx context.Context, last uint64) error {
+	for head, err := range c.src.Log(ctx, c.q.Device, c.next, last) {
+		if err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
+		l, err := c.q.link(head)
+		switch {
+		case err != nil:
+			return err
+		case l.commit.Seq < c.next:
+			err = l.wrap(ErrOrder)
+		case c.damaged:
+			err = c.pass(l)
+		case c.before != nil:
+			err = l.follows(c.before)
+		case l.commit.Seq > c.first && (l.commit.After == nil || l.commit.After.Seq >= c.first):
+			err = l.wrap(ErrOmitted)
+		}
+		if err != nil {
+			return err
+		}
+		c.before, c.next = l, l.commit.Seq+1
+		c.Commits++
+	}
+	return nil
+}
+
+// pass verifies that l is the commit after those that are damaged, as far as it can be
+// known: l signs the hash and the stamp of the last of them.
+func (c *chain) pass(l *link) error {
+	g := Gap{First: c.first, Last: c.next - 1, Before: l.stamp.Time}
+	if c.before != nil {
+		g.First, g.After = c.before.commit.Seq+1, c.before.stamp.Time
+	}
+	after := l.commit.After
+	switch {
+	case !g.After.Before(g.Before), c.before != nil && l.members < c.before.members:
+		return l.wrap(ErrOrder)
+	case after == nil && l.commit.Seq != c.next, after != nil && (after.Seq < g.First || after.Seq > g.Last), l.commit.Prev == nil:
+		return l.wrap(ErrOmitted)
+	}
+	last, err := vault.OpenStamp(l.vault, *l.commit.Prev, l.commit.PrevStamp)
+	if err != nil {
+		return l.wrap(because(ErrStamp, err))
+	}
+	if !last.Time.Before(g.Before) || !last.Time.After(g.After) {
+		return l.wrap(ErrOrder)
+	}
+	c.Damaged, c.damaged = append(c.Damaged, g), false
+	return nil
 }
 
 // A link is a commit that is genuine by itself.

@@ -302,11 +302,11 @@ func TestKept(t *testing.T) {
 func TestChain(t *testing.T) {
 	ctx := context.Background()
 	l := history(t)
-	if n, err := l.query().Chain(ctx, l, 0, 0); n != 6 || err != nil {
-		t.Fatalf("%d commits, %v", n, err)
+	if c, err := l.query().Chain(ctx, l, 0, 0); c.Commits != 6 || err != nil {
+		t.Fatalf("%+v, %v", c, err)
 	}
-	if n, err := l.query().Chain(ctx, l, 2, 4); n != 3 || err != nil {
-		t.Fatalf("%d commits, %v", n, err)
+	if c, err := l.query().Chain(ctx, l, 2, 4); c.Commits != 3 || err != nil {
+		t.Fatalf("%+v, %v", c, err)
 	}
 	for i := range 6 {
 		s := &liar{lab: l, log: slices.Delete((&liar{lab: l}).heads(), i, i+1)}
@@ -356,6 +356,92 @@ func TestChainGap(t *testing.T) {
 			m, err := l.query().Open(context.Background(), s, l.log[2].time)
 			if !errors.Is(err, tt.want) || err == nil && m.Bound {
 				t.Fatalf("moment %+v, error %v, want %v", m, err, tt.want)
+			}
+		})
+	}
+}
+
+// rotten is a server that cannot give some commits, and says so, with which the one
+// before may be lost on its way.
+type rotten struct {
+	*liar
+	bad []uint64
+}
+
+func (s *rotten) Log(ctx context.Context, d vault.DeviceID, first, last uint64) iter.Seq2[wire.Head, error] {
+	return func(yield func(wire.Head, error) bool) {
+		var held []wire.Head
+		for h := range s.liar.Log(ctx, d, first, last) {
+			if c, _ := vault.ParseCommit(h.Commit); slices.Contains(s.bad, c.Seq) {
+				yield(wire.Head{}, fmt.Errorf("log: %w", wire.ErrCorrupt))
+				return
+			}
+			if len(held) > 0 && !yield(held[0], nil) {
+				return
+			}
+			held = []wire.Head{h}
+		}
+		for _, h := range held {
+			yield(h, nil)
+		}
+	}
+}
+
+func TestChainDamaged(t *testing.T) {
+	stamped := func(l *lab, seq int) time.Time { return l.log[seq-1].time }
+	for _, tt := range []struct {
+		name string
+		bad  []uint64
+		lie  func(l *lab, heads []wire.Head) []wire.Head // default: nothing
+		gaps [][2]int                                    // the commits around each, 0 for none
+		want error
+	}{
+		{name: "nothing"},
+		{name: "one", bad: []uint64{3}, gaps: [][2]int{{2, 4}}},
+		{name: "the first", bad: []uint64{1}, gaps: [][2]int{{0, 2}}},
+		{name: "several", bad: []uint64{1, 3, 4}, gaps: [][2]int{{0, 2}, {2, 5}}},
+		{name: "the newest", bad: []uint64{6}, want: wire.ErrCorrupt},
+		{name: "up to the newest", bad: []uint64{4, 5, 6}, want: wire.ErrCorrupt},
+		{name: "and the next left out", bad: []uint64{3}, want: ErrOmitted,
+			lie: func(_ *lab, heads []wire.Head) []wire.Head { return slices.Delete(heads, 3, 4) }},
+		{name: "and the next another's", bad: []uint64{3}, want: ErrStamp, // which is not that of the hash
+			lie: func(l *lab, heads []wire.Head) []wire.Head {
+				heads[3] = l.reform(3, l.device, func(c *vault.Commit) { c.Prev = &vault.CommitHash{1} })
+				return heads
+			}},
+		{name: "behind a leap", bad: []uint64{7}, gaps: [][2]int{{3, 8}},
+			lie: func(l *lab, heads []wire.Head) []wire.Head {
+				l.commitBy(func(c *vault.Commit) {
+					c.After = &vault.Position{Seq: 3, Hash: new(vault.HashCommit(l.log[2].Commit))}
+				})
+				l.commit(put("/home/h", inline("more")))
+				return append(heads[:3:3], l.log[6].Head, l.log[7].Head)
+			}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := history(t)
+			s := &rotten{&liar{lab: l}, tt.bad}
+			if tt.lie != nil {
+				s.log = tt.lie(l, s.heads())
+			}
+			c, err := l.query().Chain(context.Background(), s, 0, 0)
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("error %v, want %v", err, tt.want)
+			}
+			if err != nil {
+				return
+			}
+			if len(c.Damaged) != len(tt.gaps) || c.Commits != len(s.heads())-len(tt.bad) {
+				t.Fatalf("%+v", c)
+			}
+			for i, g := range c.Damaged {
+				want := Gap{First: uint64(tt.gaps[i][0] + 1), Last: uint64(tt.gaps[i][1] - 1), Before: stamped(l, tt.gaps[i][1])}
+				if tt.gaps[i][0] > 0 {
+					want.After = stamped(l, tt.gaps[i][0])
+				}
+				if g != want {
+					t.Errorf("gap %+v, want %+v", g, want)
+				}
 			}
 		})
 	}

@@ -217,6 +217,38 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestCheckFindsAllThatIsLost has several pieces of one file go, some of them below
+// a list.
+func TestCheckFindsAllThatIsLost(t *testing.T) {
+	l := newLab(t)
+	random := make([]byte, 5<<20)
+	rand.NewChaCha8([32]byte{}).Read(random)
+	lists := vault.Record{Type: vault.TypeFile, Content: l.content(random, vault.FixedCutter(4096))}
+	flat := vault.Record{Type: vault.TypeFile, Content: l.content(random[:100_000], vault.FixedCutter(10_000))}
+	l.commit(put("/flat", flat), put("/lists", lists), put("/whole", l.file(random[:5000])))
+	_, list, err := l.keys.Open(nil, l.objects[lists.Content.Entries[1].Ref])
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := []vault.ObjectID{
+		flat.Content.Entries[2].Ref, flat.Content.Entries[7].Ref,
+		lists.Content.Entries[0].Ref, list.Refs[3], list.Refs[len(list.Refs)-1],
+	}
+	for _, id := range gone {
+		delete(l.objects, id)
+	}
+	c, err := Check(context.Background(), l, l.moment(l), CheckOptions{Keys: l.keys})
+	if err != nil || len(c.Failed) != 2 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	byID := func(a, b vault.ObjectID) int { return bytes.Compare(a[:], b[:]) }
+	slices.SortFunc(gone, byID)
+	slices.SortFunc(c.Lost, byID)
+	if lost := slices.Compact(c.Lost); !slices.Equal(lost, gone) {
+		t.Errorf("%d are found lost, %d are", len(lost), len(gone))
+	}
+}
+
 // TestWrongSum has a whole that is not what its parts are, which no server can make.
 func TestWrongSum(t *testing.T) {
 	l := newLab(t)

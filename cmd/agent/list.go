@@ -282,6 +282,24 @@ lost or damaged once, the server is asked, which takes longer.`,
 // findHere looks at what this machine remembers. Where that is not everything, it takes
 // nothing and says so.
 func findHere(cmd *cobra.Command, match func(string) bool, take func(foundPath, string)) (complete bool, err error) {
+	var found []catalog.Version
+	complete, err = eachHere(cmd, func(v catalog.Version) {
+		if match(v.Path) && v.Record != (vault.ObjectID{}) {
+			found = append(found, v)
+		}
+	})
+	if !complete || err != nil {
+		return false, err
+	}
+	for _, v := range found {
+		take(foundPath{Time: v.At.UTC(), Size: v.Facts.Size, Deleted: v.State == catalog.Gone}, v.Path)
+	}
+	return true, nil
+}
+
+// eachHere calls f for every path that this machine remembers, and says whether that is
+// everything there is.
+func eachHere(cmd *cobra.Command, f func(catalog.Version)) (complete bool, err error) {
 	folder, state, err := folders(cmd)
 	if err != nil {
 		return false, err
@@ -296,7 +314,7 @@ func findHere(cmd *cobra.Command, match func(string) bool, take func(foundPath, 
 	}
 	defer closeCatalog()
 	known, err := dest.History(cmd.Context())
-	if known.Partial || unreadable(cmd, err) {
+	if unreadable(cmd, err) {
 		return false, nil
 	}
 	if err != nil {
@@ -310,7 +328,6 @@ func findHere(cmd *cobra.Command, match func(string) bool, take func(foundPath, 
 	for _, root := range append(c.Roots, folder) {
 		volumes[filepath.VolumeName(root)+string(filepath.Separator)] = true
 	}
-	var found []catalog.Version
 	for _, volume := range slices.Sorted(maps.Keys(volumes)) {
 		for v, err := range dest.Versions(cmd.Context(), volume) {
 			if unreadable(cmd, err) {
@@ -319,15 +336,10 @@ func findHere(cmd *cobra.Command, match func(string) bool, take func(foundPath, 
 			if err != nil {
 				return false, err
 			}
-			if match(v.Path) && v.Record != (vault.ObjectID{}) {
-				found = append(found, v)
-			}
+			f(v)
 		}
 	}
-	for _, v := range found {
-		take(foundPath{Time: v.At.UTC(), Size: v.Facts.Size, Deleted: v.State == catalog.Gone}, v.Path)
-	}
-	return true, nil
+	return !known.Partial, nil
 }
 
 // findThere asks the server.

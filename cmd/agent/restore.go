@@ -81,7 +81,7 @@ says that something came back that is not what was sent, or is missing, and name
 		if err != nil {
 			return restoreCode(err)
 		}
-		sum := outcome{cmd: cmd, json: asJSON, restored: restoredOf(r.Device.Name, moment)}
+		sum := outcome{cmd: cmd, json: asJSON, restored: restoredOf(r.Device.Name, moment), reader: r}
 		for _, path := range paths {
 			sel, err := state.Select(r.Keys.Path(me, []byte(path)))
 			if err != nil {
@@ -232,6 +232,8 @@ type outcome struct {
 	restored
 	// worst is the exit code for what failed.
 	worst int
+	// reader is what was restored from if it is this machine's history; else nil.
+	reader *history.Reader
 }
 
 // tell prints for a person.
@@ -266,6 +268,11 @@ func (s *outcome) run(src restore.Getter, sel *restore.Selection, o restore.Opti
 	s.Paths += report.Files
 	s.Same += report.Same
 	s.Bytes += report.Bytes
+	if s.reader != nil {
+		if err := nameLost(s.cmd, s.reader, report.Failed); err != nil {
+			return err
+		}
+	}
 	for _, f := range report.Failed {
 		s.miss(f.Path, f.Err)
 	}
@@ -301,6 +308,27 @@ func (s *outcome) run(src restore.Getter, sel *restore.Selection, o restore.Opti
 	}
 	s.tell("%s: %d paths, %s written%s\n", cli.Name(where), report.Files, cli.Bytes(report.Bytes), same)
 	return nil
+}
+
+// nameLost gives failures whose name is lost with the record the one that this
+// machine remembers.
+func nameLost(cmd *cobra.Command, r *history.Reader, failed []restore.Failure) error {
+	lost := map[vault.PathID]*restore.Failure{}
+	for i := range failed {
+		if failed[i].Path == "" {
+			lost[failed[i].ID] = &failed[i]
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	me := r.Device.Identity.ID()
+	_, err := eachHere(cmd, func(v catalog.Version) {
+		if f := lost[r.Keys.Path(me, []byte(v.Path))]; f != nil {
+			f.Path = v.Path
+		}
+	})
+	return err
 }
 
 // finish says what the restore is, and gives the exit code.

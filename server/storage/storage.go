@@ -58,15 +58,18 @@ type Objects interface {
 	// Put stores objects of one vault and returns when all of them are durable,
 	// or an error and then any subset may be stored. The caller keeps the
 	// slices and must not change them until Put returns. Storing what is
-	// already stored is no error and costs nothing. Refs must be live in the
-	// same vault or stand earlier in the same call: else ErrMissingRef. Objects
-	// that do not parse: ErrInvalid.
+	// already stored is no error and costs nothing; what was found damaged is
+	// stored anew. Refs must be live in the same vault, that is stored and not
+	// found damaged, or stand earlier in the same call: else ErrMissingRef. A
+	// record whose operation is not a put may refer to what was found damaged: it
+	// says something of it and does not rest on it. Objects that do not parse:
+	// ErrInvalid.
 	//
 	// The ids are returned in order: they are computed here, once, from the
 	// bytes that are stored.
 	Put(ctx context.Context, v vault.ID, objects ...[]byte) ([]vault.ObjectID, error)
-	// Has says for each id whether it is stored in the vault. It is a hint:
-	// Commit checks again.
+	// Has says for each id whether it is live in the vault. It is a hint: Commit
+	// checks again, and it reads no object.
 	Has(ctx context.Context, v vault.ID, ids []vault.ObjectID) ([]bool, error)
 	// Get yields the objects in the order in which they lie in storage, each
 	// once whatever the order or repetitions in ids. Every object's bytes are
@@ -74,6 +77,10 @@ type Objects interface {
 	// damaged (ErrCorrupt) is yielded with its ID set, no Data and the error,
 	// and the iteration goes on; an error with a zero vault.Object ends it. Data is
 	// valid until the next step.
+	//
+	// What was found damaged is remembered when the iteration has ended: until it
+	// is stored again it is not live, and Get says ErrCorrupt of it unless its
+	// bytes can be read after all.
 	Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.Seq2[vault.Object, error]
 }
 
@@ -199,8 +206,8 @@ type Log interface {
 	// there is none.
 	CommitAt(ctx context.Context, v vault.ID, d vault.DeviceID, at time.Time) (Head, error)
 	// Commits yields the commits numbered first to last, ascending; numbers may
-	// leap. One that is damaged (ErrCorrupt) is yielded with its Seq and Time,
-	// and the iteration goes on; an error with a zero Head ends it.
+	// leap. One of which no whole copy is left (ErrCorrupt) is yielded with its Seq
+	// and Time, and the iteration goes on; an error with a zero Head ends it.
 	Commits(ctx context.Context, v vault.ID, d vault.DeviceID, first, last uint64) iter.Seq2[Head, error]
 	// Devices yields the devices that have committed to a vault, ascending by id.
 	Devices(ctx context.Context, v vault.ID) iter.Seq2[DeviceHead, error]

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -30,18 +31,18 @@ func open(t testing.TB, dir string, o Options) *Store {
 	return s
 }
 
-// flip changes one bit in the middle of data where that lies in a pack of dir.
+// flip changes one bit in the middle of data where that lies last in a pack of dir.
 func flip(dir string, data []byte) error {
 	packs, err := filepath.Glob(filepath.Join(dir, "packs", "*.pack"))
 	if err != nil {
 		return err
 	}
-	for _, name := range packs {
+	for _, name := range slices.Backward(packs) {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		if i := bytes.Index(b, data); i >= 0 {
+		if i := bytes.LastIndex(b, data); i >= 0 {
 			b[i+len(data)/2] ^= 1
 			return os.WriteFile(name, b, 0o600)
 		}

@@ -17,12 +17,15 @@ import (
 // migration.
 const (
 	applicationID = 0x426b5374
-	indexFormat   = 2
+	indexFormat   = 3
 )
 
 // schema. Vaults and devices are numbered to keep rows small. An object's refs
-// counts the objects and commits that refer to it; its pack is 0 when something
-// refers to it but its own entry was damaged when the index was rebuilt.
+// counts the objects and commits that refer to it. Its pack is 0 when something
+// refers to it but its own entry was damaged when the index was rebuilt, and
+// negative when the bytes in that pack were found damaged: then it is absent until
+// it is stored again. A commit's copy is what the log shows of it, for when its
+// entry is damaged.
 // A device's digest is that of its state, which follows from its versions. children
 // holds every (parent, path) pair once, so that the versions of a folder are one
 // seek per child, however many versions a child has.
@@ -36,7 +39,8 @@ CREATE TABLE vaults(n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE devices(n INTEGER PRIMARY KEY, vault INTEGER NOT NULL, id BLOB NOT NULL, seq INTEGER NOT NULL,
 	time INTEGER NOT NULL, digest BLOB NOT NULL, UNIQUE(vault, id)) STRICT;
 CREATE TABLE commits(device INTEGER NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL, pack INTEGER NOT NULL,
-	off INTEGER NOT NULL, len INTEGER NOT NULL, PRIMARY KEY(device, seq), UNIQUE(device, time)) STRICT, WITHOUT ROWID;
+	off INTEGER NOT NULL, len INTEGER NOT NULL, copy BLOB NOT NULL,
+	PRIMARY KEY(device, seq), UNIQUE(device, time)) STRICT, WITHOUT ROWID;
 CREATE TABLE objects(vault INTEGER NOT NULL, id BLOB NOT NULL, pack INTEGER NOT NULL, off INTEGER NOT NULL,
 	len INTEGER NOT NULL, type INTEGER NOT NULL, refs INTEGER NOT NULL,
 	PRIMARY KEY(vault, id)) STRICT, WITHOUT ROWID;
@@ -147,26 +151,31 @@ func columnLocation(st *sqlite.Stmt, col int) location {
 	return location{uint32(st.ColumnInt64(col)), st.ColumnInt64(col + 1), st.ColumnInt64(col + 2)}
 }
 
-// stored is what the index knows of a live object.
+// stored is what the index knows of an object that lies in a pack.
 type stored struct {
 	location
 	typ  vault.Type
 	refs int64
+	// damaged: its bytes were found to be others.
+	damaged bool
 }
+
+// live says that the object can be referred to.
+func (o stored) live() bool { return o.location != location{} && !o.damaged }
 
 // number of a vault; 0 when there is none.
 func (d db) vault(v vault.ID) (int64, error) {
 	return d.number(`SELECT n FROM vaults WHERE id = ?`, v[:])
 }
 
-// object looks an object of a numbered vault up; false when it is not live.
-func (d db) object(v int64, id vault.ObjectID) (o stored, ok bool, err error) {
-	err = d.run(`SELECT pack, off, len, type, refs FROM objects WHERE vault = ? AND id = ? AND pack <> 0`,
+// object looks an object of a numbered vault up; the zero stored when it lies in no
+// pack.
+func (d db) object(v int64, id vault.ObjectID) (o stored, err error) {
+	err = d.run(`SELECT abs(pack), off, len, type, refs, pack < 0 FROM objects WHERE vault = ? AND id = ? AND pack <> 0`,
 		func(st *sqlite.Stmt) {
-			o = stored{columnLocation(st, 0), vault.Type(st.ColumnInt64(3)), st.ColumnInt64(4)}
-			ok = true
+			o = stored{columnLocation(st, 0), vault.Type(st.ColumnInt64(3)), st.ColumnInt64(4), st.ColumnInt64(5) != 0}
 		}, v, id[:])
-	return o, ok, err
+	return o, err
 }
 
 // device is a row of the table devices; the zero one is that of no device.
@@ -295,23 +304,30 @@ func (x *index) addVault(v vault.ID) (int64, error) {
 }
 
 // trust says how far an entry is believed without what it refers to.
-type trust bool
+type trust int
 
 const (
 	// checked: what an entry refers to must be live.
-	checked trust = false
+	checked trust = iota
+	// stating: what an entry refers to must have been stored: it says something of
+	// it and does not rest on it.
+	stating
 	// vouched: the entry is known to have been acknowledged; what it refers to
 	// may have been damaged since, and is then listed as lost.
-	vouched trust = true
+	vouched
 )
 
 // refer counts one more reference to an object.
 func (x *index) refer(v int64, id vault.ObjectID, t trust) error {
-	if t == vouched {
+	query := `UPDATE objects SET refs = refs + 1 WHERE vault = ? AND id = ? AND pack > 0`
+	switch t {
+	case vouched:
 		return x.run(`INSERT INTO objects VALUES(?1, ?2, 0, 0, 0, 0, 1)
 			ON CONFLICT DO UPDATE SET refs = refs + 1`, nil, v, id[:])
+	case stating:
+		query = `UPDATE objects SET refs = refs + 1 WHERE vault = ? AND id = ?`
 	}
-	if err := x.run(`UPDATE objects SET refs = refs + 1 WHERE vault = ? AND id = ? AND pack <> 0`, nil, v, id[:]); err != nil {
+	if err := x.run(query, nil, v, id[:]); err != nil {
 		return err
 	}
 	if x.conn.Changes() == 0 {
@@ -320,23 +336,70 @@ func (x *index) refer(v int64, id vault.ObjectID, t trust) error {
 	return nil
 }
 
+// unrefer counts one reference less.
+func (x *index) unrefer(v int64, id vault.ObjectID) error {
+	return x.run(`UPDATE objects SET refs = refs - 1 WHERE vault = ? AND id = ?`, nil, v, id[:])
+}
+
 // addObject adds a row; false when the object is live already.
 func (x *index) addObject(v int64, id vault.ObjectID, h vault.Header, at location, t trust) (bool, error) {
 	err := x.run(`INSERT INTO objects VALUES(?1, ?2, ?3, ?4, ?5, ?6, 0) ON CONFLICT DO UPDATE SET
 		pack = excluded.pack, off = excluded.off, len = excluded.len, type = excluded.type WHERE pack = 0`,
 		nil, v, id[:], int64(at.pack), at.off, at.len, int64(h.Type))
-	if err != nil || x.conn.Changes() == 0 {
+	if err != nil {
 		return false, err
 	}
+	renewed := x.conn.Changes() == 0
+	if renewed {
+		if ok, err := x.renew(v, id, at); !ok || err != nil {
+			return false, err
+		}
+	} else {
+		x.counts.Objects++
+		x.counts.BytesObjects += at.len
+	}
 	x.live++
-	x.counts.Objects++
-	x.counts.BytesObjects += at.len
+	if t == checked && h.Record != nil && h.Record.Op != vault.OpPut {
+		t = stating
+	}
 	for _, r := range h.Refs {
-		if err := x.refer(v, r, t); err != nil {
+		err := x.refer(v, r, t)
+		if err == nil && renewed {
+			err = x.unrefer(v, r) // it was counted when the object was stored first
+		}
+		if err != nil {
 			return false, fmt.Errorf("object %v: %w", id, err)
 		}
 	}
 	return true, nil
+}
+
+// renew gives an object that was found damaged another place; false when it was not.
+func (x *index) renew(v int64, id vault.ObjectID, at location) (bool, error) {
+	o, err := x.object(v, id)
+	if !o.damaged || err != nil {
+		return false, err
+	}
+	if err := x.run(`UPDATE packs SET live = live - 1 WHERE n = ?`, nil, int64(o.pack)); err != nil {
+		return false, err
+	}
+	return true, x.run(`UPDATE objects SET pack = ?, off = ? WHERE vault = ? AND id = ?`,
+		nil, int64(at.pack), at.off, v, id[:])
+}
+
+// spoil notes that an object's bytes at a place were found damaged; false when it is
+// not there any more, or was noted before. The place stays known: it may have been
+// the reading that was wrong.
+func (x *index) spoil(v vault.ID, w wanted) (bool, error) {
+	err := x.run(`UPDATE objects SET pack = -pack
+		WHERE vault = (SELECT n FROM vaults WHERE id = ?) AND id = ? AND pack = ? AND off = ?`,
+		nil, v[:], w.id[:], int64(w.at.pack), w.at.off)
+	return err == nil && x.conn.Changes() > 0, err
+}
+
+// spoilPack notes that a pack holds nothing from offset end on.
+func (x *index) spoilPack(pack uint32, end int64) error {
+	return x.run(`UPDATE objects SET pack = -pack WHERE pack = ? AND off + len > ?`, nil, int64(pack), end)
 }
 
 // addChange makes c the newest change of its device, but for its place, which
@@ -452,11 +515,12 @@ func (x *index) replace(dev int64, r changed, digest *vault.Digest) (known bool,
 var unjudgedQuery = fmt.Sprintf(`SELECT op, record, parent FROM versions WHERE device = +? AND path = +?
 	AND op NOT IN (%d, %d) ORDER BY time DESC LIMIT 1`, vault.OpValid, vault.OpVoid)
 
-// addCommit enters where a change of a device lies.
+// addCommit enters where a change of a device lies, and a copy of what the log shows
+// of it.
 func (x *index) addCommit(dev int64, c change, at location) error {
 	x.pinned++
-	return x.run(`INSERT INTO commits VALUES(?, ?, ?, ?, ?, ?)`,
-		nil, dev, int64(c.seq), c.time, int64(at.pack), at.off, at.len)
+	return x.run(`INSERT INTO commits VALUES(?, ?, ?, ?, ?, ?, ?)`,
+		nil, dev, int64(c.seq), c.time, int64(at.pack), at.off, at.len, c.copy())
 }
 
 // setItem makes it the current item of its key.
@@ -486,11 +550,11 @@ func (x *index) remove(v vault.ID, ids []vault.ObjectID, refs func(vault.ObjectI
 	going := make(map[vault.ObjectID]stored, len(ids))
 	var live, lose []vault.ObjectID
 	for _, id := range ids {
-		o, ok, err := x.object(n, id)
+		o, err := x.object(n, id)
 		if err != nil {
 			return nil, err
 		}
-		if _, again := going[id]; !ok || again {
+		if _, again := going[id]; o.location == (location{}) || again {
 			continue
 		}
 		going[id] = o
@@ -509,7 +573,7 @@ func (x *index) remove(v vault.ID, ids []vault.ObjectID, refs func(vault.ObjectI
 			o.refs--
 			going[id] = o
 		}
-		if err := x.run(`UPDATE objects SET refs = refs - 1 WHERE vault = ? AND id = ?`, nil, n, id[:]); err != nil {
+		if err := x.unrefer(n, id); err != nil {
 			return nil, err
 		}
 	}

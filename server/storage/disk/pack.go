@@ -204,6 +204,22 @@ func decodeChange(b []byte) (change, error) {
 	return c, nil
 }
 
+// copy is the change without its records, behind its SHA-256, as the index keeps it.
+func (c change) copy() []byte {
+	c.records = nil
+	b := c.encode()
+	sum := sha256.Sum256(b)
+	return append(sum[:], b...)
+}
+
+// decodeCopy returns a change without records whose stamp and body alias b.
+func decodeCopy(b []byte) (change, error) {
+	if len(b) < sha256.Size || sha256.Sum256(b[sha256.Size:]) != [sha256.Size]byte(b) {
+		return change{}, errDamaged
+	}
+	return decodeChange(b[sha256.Size:])
+}
+
 // stampTime returns the time of n Unix nanoseconds.
 func stampTime(n int64) time.Time { return time.Unix(0, n).UTC() }
 

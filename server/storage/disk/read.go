@@ -45,11 +45,11 @@ func (s *Store) Has(ctx context.Context, v vault.ID, ids []vault.ObjectID) ([]bo
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			_, ok, err := d.object(n, id)
+			o, err := d.object(n, id)
 			if err != nil {
 				return err
 			}
-			has[i] = ok
+			has[i] = o.live()
 		}
 		return nil
 	})
@@ -63,9 +63,12 @@ func (s *Store) Has(ctx context.Context, v vault.ID, ids []vault.ObjectID) ([]bo
 type wanted struct {
 	id vault.ObjectID
 	at location
+	// damaged: it was found so before.
+	damaged bool
 }
 
-// Get implements [storage.Objects]. What is missing is yielded first.
+// Get implements [storage.Objects]. What is missing is yielded first. What was found
+// damaged before is tried again all the same.
 func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.Seq2[vault.Object, error] {
 	return func(yield func(vault.Object, error) bool) {
 		want, err := s.locate(ctx, v, ids)
@@ -75,8 +78,10 @@ func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.
 		}
 		r := bodyReader{s: s}
 		defer r.close()
+		var found []wanted
+		defer func() { s.remember(ctx, v, found) }()
 		for _, w := range want {
-			data, err := r.get(ctx, v, w)
+			data, err := r.get(ctx, v, &w)
 			if err != nil && (ctx.Err() != nil || errors.Is(err, storage.ErrClosed) || errors.Is(err, storage.ErrFailed)) {
 				yield(vault.Object{}, err)
 				return
@@ -84,10 +89,25 @@ func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.
 			if err != nil {
 				err = fmt.Errorf("object %v: %w", w.id, err)
 			}
+			if errors.Is(err, storage.ErrCorrupt) && w.at != (location{}) && !w.damaged {
+				found = append(found, w)
+			}
 			if !yield(vault.Object{ID: w.id, Data: data}, err) {
 				return
 			}
 		}
+	}
+}
+
+// remember notes that objects were found damaged, also when their reader has gone.
+func (s *Store) remember(ctx context.Context, v vault.ID, found []wanted) {
+	if len(found) == 0 || s.enter() != nil {
+		return
+	}
+	defer s.leave()
+	err := s.submit(context.WithoutCancel(ctx), 0, func(g *group) error { return g.spoil(v, found) })
+	if err != nil {
+		s.log.Warn("damage not remembered", "objects", len(found), "error", err)
 	}
 }
 
@@ -106,11 +126,11 @@ func (s *Store) locate(ctx context.Context, v vault.ID, ids []vault.ObjectID) ([
 				return err
 			}
 			for i := range page {
-				o, _, err := d.object(n, page[i].id)
+				o, err := d.object(n, page[i].id)
 				if err != nil {
 					return err
 				}
-				page[i].at = o.location
+				page[i].at, page[i].damaged = o.location, o.damaged
 			}
 			return nil
 		})
@@ -141,8 +161,8 @@ func (r *bodyReader) close() {
 
 // get returns an object's bytes, valid until the next call. Between the look-up
 // and here the object may have gone or moved, so an error is believed only when
-// a second look-up finds the same place.
-func (r *bodyReader) get(ctx context.Context, v vault.ID, w wanted) ([]byte, error) {
+// a second look-up finds the same place, which w then says.
+func (r *bodyReader) get(ctx context.Context, v vault.ID, w *wanted) ([]byte, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -150,27 +170,27 @@ func (r *bodyReader) get(ctx context.Context, v vault.ID, w wanted) ([]byte, err
 		if w.at == (location{}) {
 			return nil, r.absent(ctx, v, w.id)
 		}
-		b, err := r.object(w)
+		b, err := r.object(*w)
 		if !errors.Is(err, storage.ErrCorrupt) {
 			return b, err
 		}
-		again := location{}
+		var again stored
 		rerr := r.s.read(ctx, func(d db) error {
 			n, err := d.vault(v)
 			if err != nil {
 				return err
 			}
-			o, _, err := d.object(n, w.id)
-			again = o.location
+			again, err = d.object(n, w.id)
 			return err
 		})
 		if rerr != nil {
 			return nil, rerr
 		}
-		if again == w.at {
+		w.damaged = again.damaged
+		if again.location == w.at {
 			return nil, err
 		}
-		w.at = again
+		w.at = again.location
 	}
 }
 
@@ -288,6 +308,39 @@ func (r *bodyReader) change(d vault.DeviceID, at committed) (change, error) {
 	return c, nil
 }
 
+// head returns a commit as readers of the log see it: from its entry or, where that
+// is damaged, from the copy in the index.
+func (r *bodyReader) head(ctx context.Context, v vault.ID, d vault.DeviceID, at committed) (storage.Head, error) {
+	c, err := r.change(d, at)
+	if err == nil {
+		return c.head(), nil
+	}
+	if !errors.Is(err, storage.ErrCorrupt) {
+		return storage.Head{}, err
+	}
+	var b []byte
+	rerr := r.s.read(ctx, func(x db) error {
+		dev, err := x.device(v, d)
+		if err != nil {
+			return err
+		}
+		return x.run(`SELECT copy FROM commits WHERE device = ? AND seq = ?`, func(st *sqlite.Stmt) {
+			b = make([]byte, st.ColumnLen(0))
+			st.ColumnBytes(0, b)
+		}, dev.n, int64(at.seq))
+	})
+	if rerr != nil {
+		return storage.Head{}, rerr
+	}
+	c, cerr := decodeCopy(b)
+	if cerr != nil || c.device != d || c.seq != at.seq || c.time != at.time {
+		return storage.Head{}, fmt.Errorf("%w, and so is the copy in the index. "+
+			"To have its device send again what it said, stop the server, move index.db away and start it", err)
+	}
+	r.s.log.Error("commit is damaged in its pack; the index has a copy", "vault", v, "device", d, "commit", at.seq)
+	return c.head(), nil
+}
+
 // until returns the nanoseconds that stand for at in the index: those of the
 // newest stamp when at is zero or later.
 func (s *Store) until(at time.Time) int64 {
@@ -324,11 +377,7 @@ func (s *Store) CommitAt(ctx context.Context, v vault.ID, d vault.DeviceID, at t
 	}
 	r := bodyReader{s: s}
 	defer r.close()
-	c, err := r.change(d, found)
-	if err != nil {
-		return storage.Head{}, err
-	}
-	return c.head(), nil
+	return r.head(ctx, v, d, found)
 }
 
 // Commits implements [storage.Log].
@@ -348,11 +397,11 @@ func (s *Store) Commits(ctx context.Context, v vault.ID, d vault.DeviceID, first
 			return x.commits(`device = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?`, add,
 				dev.n, number(from), number(last), int64(pageRows))
 		}, func(at committed) (storage.Head, error) {
-			c, err := r.change(d, at)
+			h, err := r.head(ctx, v, d, at)
 			if errors.Is(err, storage.ErrCorrupt) {
-				return storage.Head{Seq: at.seq, Time: stampTime(at.time)}, err
+				h = storage.Head{Seq: at.seq, Time: stampTime(at.time)}
 			}
-			return c.head(), err
+			return h, err
 		})(yield)
 	}
 }

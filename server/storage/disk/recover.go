@@ -223,10 +223,10 @@ func (s *Store) recoverPack(p packState, last bool) error {
 	switch {
 	case p.size < 0:
 		s.report(Damage{p.number, 0, p.indexed, "the file is missing"})
-		return nil
+		return s.index.spoilPack(p.number, 0)
 	case p.size < p.indexed:
 		s.report(Damage{p.number, p.size, p.indexed - p.size, "the file is cut short"})
-		return nil
+		return s.index.spoilPack(p.number, p.size)
 	case p.size == p.indexed && (!last || p.size >= s.packSize):
 		return nil
 	}

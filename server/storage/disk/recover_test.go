@@ -437,17 +437,149 @@ func TestShortAndMissingPacks(t *testing.T) {
 			if len(s.Damage()) != 1 {
 				t.Fatalf("damage %+v", s.Damage())
 			}
+			// What is lost is absent before anybody has asked for it.
+			has, err := s.Has(ctx, home, []vault.ObjectID{vault.Identify(chunks[3])})
+			if err != nil || has[0] {
+				t.Fatalf("said to be there: %v, %v", has, err)
+			}
 			if err := get(t, s, chunks[3]); !errors.Is(err, storage.ErrCorrupt) || errors.Is(err, storage.ErrNotFound) {
 				t.Fatal(err)
 			}
-			if _, err := s.Head(ctx, home, mine); !errors.Is(err, storage.ErrCorrupt) {
-				t.Fatal(err)
+			if h, err := s.Head(ctx, home, mine); err != nil || h.Seq != 4 {
+				t.Fatalf("head %+v, %v", h, err)
 			}
+			put(t, s, chunks[3])
+			must(t, get(t, s, chunks[3]))
 			commit(t, s, 5, chunk("elsewhere", 10))
 			if n := size(t, packFile(dir, 2)); n <= packHeader {
 				t.Fatalf("second pack of %d bytes", n)
 			}
 		})
+	}
+}
+
+// TestCommitsAreKeptTwice damages commits in their pack, in the index, and in both.
+func TestCommitsAreKeptTwice(t *testing.T) {
+	// The start of a commit's entry, the count and the length of the stamp, is in
+	// the pack only where it has records.
+	inPack := func(dir string, r []byte) error {
+		id := vault.Identify(r)
+		return flip(dir, append([]byte{1, 0, 0, 0, 0, 0}, id[:]...))
+	}
+	inIndex := func(dir string) error {
+		d, err := openDB(filepath.Join(dir, "index.db"), 100)
+		if err != nil {
+			return err
+		}
+		return errors.Join(d.run(`UPDATE commits SET copy = CAST(substr(copy, 1, length(copy) - 1) || x'ff' AS BLOB) WHERE seq = 3`, nil), d.conn.Close())
+	}
+	for _, c := range []struct {
+		name         string
+		pack, index  bool
+		lost, damage bool // with and without the index
+	}{
+		{"nowhere", false, false, false, false},
+		{"in the pack", true, false, false, true},
+		{"in the index", false, true, false, false},
+		{"in both", true, true, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			_, records := history(t, dir)
+			if c.pack {
+				must(t, inPack(dir, records[2]))
+			}
+			if c.index {
+				must(t, inIndex(dir))
+			}
+			s := open(t, dir, Options{})
+			var seqs []uint64
+			for h, err := range s.Commits(ctx, home, mine, 1, 10) {
+				if lost := errors.Is(err, storage.ErrCorrupt); lost != (c.lost && h.Seq == 3) || !lost && err != nil {
+					t.Fatalf("commit %d: %v", h.Seq, err)
+				}
+				if err == nil && string(h.Body) != fmt.Sprint(h.Seq) {
+					t.Fatalf("commit %d: body %q", h.Seq, h.Body)
+				}
+				seqs = append(seqs, h.Seq)
+			}
+			if !slices.Equal(seqs, []uint64{1, 2, 3, 4}) {
+				t.Fatal(seqs)
+			}
+			commit(t, s, 5, chunk("after", 10))
+			must(t, s.Close())
+			must(t, forget(dir))
+			s = open(t, dir, Options{})
+			if damage := len(s.Damage()) > 0; damage != c.damage {
+				t.Fatalf("damage %+v", s.Damage())
+			}
+			if h, err := s.Head(ctx, home, mine); err != nil || h.Seq != 5 {
+				t.Fatalf("head %+v, %v", h, err)
+			}
+		})
+	}
+}
+
+// TestWholeCopyCounts has an object that was damaged and stored again.
+func TestWholeCopyCounts(t *testing.T) {
+	for _, rebuilt := range []bool{false, true} {
+		t.Run(fmt.Sprint("rebuilt ", rebuilt), func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir, Options{PackSize: 4000})
+			bad := chunk("bad", 4000)
+			l := storagetest.List("list", bad)
+			put(t, s, bad, l)
+			must(t, flip(dir, bad))
+			if err := get(t, s, bad); !errors.Is(err, storage.ErrCorrupt) {
+				t.Fatal(err)
+			}
+			put(t, s, chunk("next pack", 4000), bad)
+			if rebuilt {
+				before, err := s.Stats(ctx)
+				must(t, err)
+				must(t, s.Close())
+				must(t, forget(dir))
+				s = open(t, dir, Options{PackSize: 4000})
+				after, err := s.Stats(ctx)
+				must(t, err)
+				if before.BytesStored, after.BytesStored = 0, 0; before != after || len(s.Damage()) != 1 {
+					t.Fatalf("before %+v, after %+v, damage %+v", before, after, s.Damage())
+				}
+			}
+			must(t, get(t, s, bad))
+			must(t, get(t, s, l))
+			if err := s.Delete(ctx, home, vault.Identify(bad)); !errors.Is(err, storage.ErrReferenced) {
+				t.Fatal(err)
+			}
+			// The damaged pack goes when nothing whole is in it any more.
+			must(t, s.Delete(ctx, home, vault.Identify(l)))
+			if exists(packFile(dir, 1)) {
+				t.Error("a pack with nothing live is kept")
+			}
+			must(t, get(t, s, bad))
+		})
+	}
+}
+
+// TestDamagedReadsAreRight has a reading that fails once: the bytes are given when
+// they can be read.
+func TestDamagedReadsAreRight(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	a := chunk("a", 4000)
+	put(t, s, a)
+	must(t, flip(dir, a))
+	if err := get(t, s, a); !errors.Is(err, storage.ErrCorrupt) {
+		t.Fatal(err)
+	}
+	pack, err := os.ReadFile(packFile(dir, 1))
+	must(t, err)
+	pack[bytes.Index(pack, a[:20])+len(a)/2] ^= 1
+	must(t, os.WriteFile(packFile(dir, 1), pack, 0o600))
+	must(t, get(t, s, a))
+	has, err := s.Has(ctx, home, []vault.ObjectID{vault.Identify(a)})
+	if err != nil || has[0] {
+		t.Fatalf("what was damaged is not asked for again: %v, %v", has, err)
 	}
 }
 

@@ -112,6 +112,7 @@ type group struct {
 	dirty   bool  // a write to the pack was begun
 	staged  []staged
 	deletes bool
+	spoils  bool // the index changes although no entry is written
 	dead    []uint32
 }
 
@@ -139,7 +140,7 @@ func (g *group) begin() error {
 // copies each page that it touches.
 func (g *group) do(run func(*group) error) (refusal, err error) {
 	x := &g.s.index
-	first := g.end == g.start
+	first := g.end == g.start && !g.spoils
 	if !first {
 		if err := x.savepoint(); err != nil {
 			return nil, err
@@ -244,16 +245,18 @@ func writeAt(f File, b []byte, off int64) error {
 // commit makes the group durable: bytes before index, index before ack.
 func (g *group) commit() error {
 	x := &g.s.index
-	if g.end == g.start {
+	if g.end == g.start && !g.spoils {
 		return x.rollback() // nothing but refusals and what is stored already
 	}
-	if err := g.flush(); err != nil {
-		return err
-	}
-	if err := g.pack.f.Sync(); err != nil {
-		// Not told apart by cause: after any failed flush the kernel may
-		// hold pages as clean that never reached the disk.
-		return fmt.Errorf("pack %d: %w: %w", g.pack.number, errFlush, err)
+	if g.end > g.start {
+		if err := g.flush(); err != nil {
+			return err
+		}
+		if err := g.pack.f.Sync(); err != nil {
+			// Not told apart by cause: after any failed flush the kernel may
+			// hold pages as clean that never reached the disk.
+			return fmt.Errorf("pack %d: %w: %w", g.pack.number, errFlush, err)
+		}
 	}
 	if g.deletes {
 		var err error
@@ -401,11 +404,11 @@ func (g *group) commitChange(c storage.Commit, objects []object) (change, error)
 	for i, id := range c.Records {
 		r, ok := given[id]
 		if !ok {
-			o, ok, err := x.object(n, id)
+			o, err := x.object(n, id)
 			switch {
 			case err != nil:
 				return made, err
-			case !ok:
+			case !o.live():
 				return made, fmt.Errorf("record %v: %w", id, storage.ErrMissingRef)
 			case o.typ == vault.TypeRecord:
 				h, err := g.header(id, o.location)
@@ -456,6 +459,18 @@ func (g *group) header(id vault.ObjectID, at location) (vault.Header, error) {
 	}
 	h, _, err := vault.ParseHeader(b)
 	return h, err
+}
+
+// spoil notes which objects were found damaged.
+func (g *group) spoil(v vault.ID, found []wanted) error {
+	for _, w := range found {
+		changed, err := g.s.index.spoil(v, w)
+		if err != nil {
+			return err
+		}
+		g.spoils = g.spoils || changed
+	}
+	return nil
 }
 
 func (g *group) set(items []storage.Item) error {

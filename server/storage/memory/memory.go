@@ -46,6 +46,8 @@ type object struct {
 	header vault.Header
 	refs   int   // live objects and commits that refer to it
 	order  int64 // place in storage
+	// damaged: Get found other bytes, and it counts as absent.
+	damaged bool
 }
 
 type device struct {
@@ -102,6 +104,14 @@ func (s *Store) enter(ctx context.Context) error {
 	return nil
 }
 
+// live returns an object that can be referred to, or nil.
+func (s *Store) live(v vault.ID, id vault.ObjectID) *object {
+	if o := s.objects[objectKey{v, id}]; o != nil && !o.damaged {
+		return o
+	}
+	return nil
+}
+
 // admit checks objects against each other and against what is live, and returns
 // those that are new. It stores nothing.
 func (s *Store) admit(v vault.ID, objects [][]byte) ([]*object, map[vault.ObjectID]*object, error) {
@@ -116,12 +126,16 @@ func (s *Store) admit(v vault.ID, objects [][]byte) ([]*object, map[vault.Object
 		if byID[id] != nil {
 			continue
 		}
-		if o := s.objects[objectKey{v, id}]; o != nil {
+		if o := s.live(v, id); o != nil {
 			byID[id] = o
 			continue
 		}
+		find := s.live
+		if h.Record != nil && h.Record.Op != vault.OpPut { // what it says something of may be damaged
+			find = func(v vault.ID, id vault.ObjectID) *object { return s.objects[objectKey{v, id}] }
+		}
 		for _, r := range h.Refs {
-			if byID[r] == nil && s.objects[objectKey{v, r}] == nil {
+			if byID[r] == nil && find(v, r) == nil {
 				return nil, nil, fmt.Errorf("object %v: object %v: %w", id, r, storage.ErrMissingRef)
 			}
 		}
@@ -139,9 +153,13 @@ func (s *Store) keep(v vault.ID, fresh []*object) {
 		s.order++
 		o.order = s.order
 		o.data = bytes.Clone(o.data)
-		s.objects[objectKey{v, vault.Identify(o.data)}] = o
-	}
-	for _, o := range fresh {
+		k := objectKey{v, vault.Identify(o.data)}
+		was := s.objects[k]
+		s.objects[k] = o
+		if was != nil { // damaged; what it refers to was counted then
+			o.refs = was.refs
+			continue
+		}
 		for _, r := range o.header.Refs {
 			s.objects[objectKey{v, r}].refs++
 		}
@@ -174,7 +192,7 @@ func (s *Store) Has(ctx context.Context, v vault.ID, ids []vault.ObjectID) ([]bo
 	defer s.mu.Unlock()
 	has := make([]bool, len(ids))
 	for i, id := range ids {
-		has[i] = s.objects[objectKey{v, id}] != nil
+		has[i] = s.live(v, id) != nil
 	}
 	return has, nil
 }
@@ -209,6 +227,7 @@ func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.
 				err = fmt.Errorf("object %v: %w", id, storage.ErrNotFound)
 			case vault.Identify(f.data) != id:
 				err = fmt.Errorf("object %v: %w", id, storage.ErrCorrupt)
+				s.spoil(f)
 			default:
 				o.Data = f.data
 			}
@@ -217,6 +236,13 @@ func (s *Store) Get(ctx context.Context, v vault.ID, ids []vault.ObjectID) iter.
 			}
 		}
 	}
+}
+
+// spoil notes that an object was found damaged.
+func (s *Store) spoil(o *object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o.damaged = true
 }
 
 // Commit implements [storage.Log].
@@ -245,11 +271,10 @@ func (s *Store) commit(c storage.Commit) (h storage.Head, err error) {
 		return h, err
 	}
 	at := time.Unix(0, max(s.now().UnixNano(), s.last+1)).UTC()
-	records := make([]*object, len(c.Records))
 	versions := d.versions
 	paths := map[vault.PathID]bool{}
-	for i, id := range c.Records {
-		o := cmp.Or(given[id], s.objects[objectKey{c.Vault, id}])
+	for _, id := range c.Records {
+		o := cmp.Or(given[id], s.live(c.Vault, id))
 		if o == nil {
 			return h, fmt.Errorf("record %v: %w", id, storage.ErrMissingRef)
 		}
@@ -261,7 +286,6 @@ func (s *Store) commit(c storage.Commit) (h storage.Head, err error) {
 			return h, fmt.Errorf("commit %d: path %v twice: %w", c.Seq, r.Path, storage.ErrInvalid)
 		}
 		paths[r.Path] = true
-		records[i] = o
 		versions = append(versions, storage.Version{Path: r.Path, Parent: r.Parent, Op: r.Op, Seq: c.Seq, Time: at, Record: id})
 	}
 	if c.Digest != nil && digest(state(versions, time.Time{})) != *c.Digest {
@@ -275,8 +299,8 @@ func (s *Store) commit(c storage.Commit) (h storage.Head, err error) {
 	h.Stamp = bytes.Clone(stamp)
 	s.keep(c.Vault, fresh)
 	s.last = at.UnixNano()
-	for _, o := range records {
-		o.refs++
+	for _, id := range c.Records {
+		s.objects[objectKey{c.Vault, id}].refs++
 	}
 	d.versions = versions
 	d.commits = append(d.commits, h)

@@ -36,8 +36,8 @@ type Backend struct {
 	// Open opens the store of the folder dir, which is empty the first time.
 	// Stamps are taken from now.
 	Open func(dir string, now func() time.Time) (Store, error)
-	// Damage changes given bytes where they are stored by the open or closed
-	// store of dir; nil when there is no way.
+	// Damage changes given bytes, an object of the vault Home, where they are
+	// stored last by the open or closed store of dir; nil when there is no way.
 	Damage func(dir string, stored []byte) error
 	// Forget destroys what the closed store of dir can rebuild; nil when it
 	// cannot rebuild anything.
@@ -109,6 +109,9 @@ var (
 	mine = deviceID("mine")
 )
 
+// Home is the vault of which objects are damaged.
+func Home() vault.ID { return home }
+
 var contract = []struct {
 	name string
 	test func(*testing.T, *bench)
@@ -124,6 +127,10 @@ var contract = []struct {
 	{"get yields each object once, in storage order", getOrder},
 	{"get names what is missing and goes on", getMissing},
 	{"get names what is damaged and goes on", getDamaged},
+	{"what get found damaged is absent until it is stored again", damagedAbsent},
+	{"a commit that carries what was found damaged stores it anew", damagedCommit},
+	{"what is not a put may refer to what was found damaged", damagedStated},
+	{"what was found damaged counts its referrers once", damagedCounts},
 	{"get can be left early", getEarly},
 	{"commit stores objects, records and body together", commitWhole},
 	{"commit takes records stored before", commitStoredRecords},
@@ -142,7 +149,6 @@ var contract = []struct {
 	{"heads of devices are apart", headApart},
 	{"the commit at a time, inclusive", commitAt},
 	{"commits of a range, ascending", commits},
-	{"the commits of one device are damaged alone", commitsDamaged},
 	{"records of a commit, in its order", records},
 	{"versions of a path, newest first", versions},
 	{"children of a folder at a time", children},
@@ -439,6 +445,114 @@ func getDamaged(t *testing.T, s *bench) {
 	if errors.Is(g.errs[id], storage.ErrNotFound) || len(g.data) != 2 {
 		t.Fatalf("error %v, %d whole", g.errs[id], len(g.data))
 	}
+}
+
+// spoil damages an object and has that found.
+func (b *bench) spoil(object []byte) {
+	b.Helper()
+	if b.b.Damage == nil {
+		b.Skip("this store gives no way to damage it")
+	}
+	must(b, b.b.Damage(b.dir, object))
+	id := vault.Identify(object)
+	want(b, get(b, b, home, id).errs[id], storage.ErrCorrupt)
+}
+
+// absent fails unless the object counts as absent and as damaged.
+func (b *bench) absent(object []byte) {
+	b.Helper()
+	id := vault.Identify(object)
+	has, err := b.Has(ctx, home, []vault.ObjectID{id})
+	must(b, err)
+	if has[0] {
+		b.Fatal("what was found damaged is said to be there")
+	}
+	want(b, get(b, b, home, id).errs[id], storage.ErrCorrupt)
+}
+
+func damagedAbsent(t *testing.T, s *bench) {
+	a, bad := text("a"), Chunk(bytes.Repeat([]byte("bad"), 5000))
+	must(t, put(ctx, s, home, a, bad))
+	before, err := s.Stats(ctx)
+	must(t, err)
+	s.spoil(bad)
+	for range 2 {
+		s.absent(bad)
+		holds(t, s, home, a)
+		want(t, put(ctx, s, home, List("l", a, bad)), storage.ErrMissingRef)
+		_, _, err := s.Commit(ctx, commit(1, record(1, "/", "/a", vault.OpPut, a, bad)))
+		want(t, err, storage.ErrMissingRef)
+		if !s.b.Volatile {
+			s.reopen()
+		}
+	}
+	for range 2 {
+		must(t, put(ctx, s, home, bad, List("l", a, bad)))
+		holds(t, s, home, a, bad, List("l", a, bad))
+		if !s.b.Volatile {
+			s.reopen()
+		}
+	}
+	// Again: the new copy can come to harm as well.
+	s.spoil(bad)
+	s.absent(bad)
+	c := commit(1, record(1, "/", "/a", vault.OpPut, a, bad))
+	c.Objects = append([][]byte{bad}, c.Objects...)
+	_, _, err = s.Commit(ctx, c)
+	must(t, err)
+	holds(t, s, home, bad)
+	if after, err := s.Stats(ctx); err != nil || after.Objects != before.Objects+2 {
+		t.Fatalf("%d objects, then %d, %v", before.Objects, after.Objects, err)
+	}
+}
+
+func damagedCommit(t *testing.T, s *bench) {
+	bad, r := Chunk(bytes.Repeat([]byte("bad"), 5000)), record(1, "/", "/a", vault.OpPut, text("other"))
+	must(t, put(ctx, s, home, bad, text("other"), r))
+	s.spoil(bad)
+	s.spoil(r)
+	c := storage.Commit{Vault: home, Device: mine, Seq: 1, Records: identify([][]byte{r})}
+	_, _, err := s.Commit(ctx, c)
+	want(t, err, storage.ErrMissingRef)
+	c.Objects = [][]byte{bad, r}
+	_, _, err = s.Commit(ctx, c)
+	must(t, err)
+	holds(t, s, home, bad, r)
+}
+
+func damagedStated(t *testing.T, s *bench) {
+	r := record(1, "/", "/a", vault.OpPut)
+	_, _, err := s.Commit(ctx, commit(1, r))
+	must(t, err)
+	s.spoil(r)
+	never := record(1, "/", "/never", vault.OpPut)
+	_, _, err = s.Commit(ctx, commit(2, record(2, "/", "/a", vault.OpOutOfScope, never)))
+	want(t, err, storage.ErrMissingRef)
+	_, _, err = s.Commit(ctx, commit(2, record(2, "/", "/a", vault.OpOutOfScope, r)))
+	must(t, err)
+	s.absent(r)
+	must(t, put(ctx, s, home, r))
+	want(t, s.Delete(ctx, home, vault.Identify(r)), storage.ErrReferenced)
+}
+
+func damagedCounts(t *testing.T, s *bench) {
+	a, b := text("a"), text("b")
+	l := List("list of two", a, b)
+	must(t, put(ctx, s, home, a, b, l))
+	s.spoil(l)
+	must(t, s.Delete(ctx, home, vault.Identify(text("never stored"))))
+	want(t, s.Delete(ctx, home, vault.Identify(a)), storage.ErrReferenced)
+	for range 2 {
+		must(t, put(ctx, s, home, l))
+	}
+	must(t, s.Delete(ctx, home, vault.Identify(l)))
+	must(t, s.Delete(ctx, home, identify([][]byte{a, b})...))
+	lacks(t, s, home, a, b, l)
+	// What is damaged and not referred to can go.
+	must(t, put(ctx, s, home, a))
+	s.spoil(a)
+	must(t, s.Delete(ctx, home, vault.Identify(a)))
+	lacks(t, s, home, a)
 }
 
 func getEarly(t *testing.T, s *bench) {
@@ -972,45 +1086,6 @@ func commits(t *testing.T, s *bench) {
 		if string(h.Body) != fmt.Sprint("body of commit ", h.Seq) || string(h.Stamp) != fmt.Sprint("stamp of commit ", h.Seq) || h.Time.IsZero() {
 			t.Fatalf("%+v", h)
 		}
-	}
-}
-
-func commitsDamaged(t *testing.T, s *bench) {
-	if s.b.Damage == nil {
-		t.Skip("this store gives no way to damage it")
-	}
-	var at time.Time
-	for seq := uint64(1); seq <= 3; seq++ {
-		stamp, _, err := s.Commit(ctx, commit(seq, record(seq, "/", "/a", vault.OpPut)))
-		must(t, err)
-		if seq == 2 {
-			at = stamp
-		}
-	}
-	must(t, s.b.Damage(s.dir, []byte("body of commit 2")))
-	var found []uint64
-	for h, err := range s.Commits(ctx, home, mine, 0, 10) {
-		found = append(found, h.Seq)
-		if h.Seq != 2 {
-			must(t, err)
-			continue
-		}
-		want(t, err, storage.ErrCorrupt)
-		if !h.Time.Equal(at) || h.Body != nil {
-			t.Fatalf("damaged: %+v", h)
-		}
-	}
-	if !slices.Equal(found, []uint64{1, 2, 3}) {
-		t.Fatal(found)
-	}
-	_, err := s.CommitAt(ctx, home, mine, at)
-	want(t, err, storage.ErrCorrupt)
-	for _, err = range s.Records(ctx, home, mine, 2) {
-		want(t, err, storage.ErrCorrupt)
-	}
-	want(t, err, storage.ErrCorrupt)
-	if n := len(collect(t, s.Versions(ctx, home, mine, pathID("/a")))); n != 3 {
-		t.Fatalf("%d versions", n)
 	}
 }
 
