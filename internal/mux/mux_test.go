@@ -687,7 +687,7 @@ func TestHeldMemory(t *testing.T) {
 		for _, c := range st.queue {
 			held += cap(c.buffer.data)
 		}
-		if held > 2<<20+wire.MaxBody {
+		if held > 5<<18+1<<minBits {
 			t.Errorf("frames of %d bytes: %d held", size, held)
 		}
 	}
