@@ -147,7 +147,13 @@ func fatal(err error) bool {
 func (w *work) session(ctx context.Context, l *link, dest *catalog.Destination, last vault.CommitHash, compare bool) (vault.CommitHash, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go keepAlive(ctx, cancel, l.session)
+	go func() {
+		select {
+		case <-l.session.Done():
+			cancel(l.session.Err())
+		case <-ctx.Done():
+		}
+	}()
 	go func() {
 		select {
 		case <-w.redial:
@@ -242,33 +248,6 @@ func (a *agent) unlisted(ctx context.Context, dest *catalog.Destination, q *queu
 
 // errRedial ends a session because another server is to be spoken to.
 var errRedial = fmt.Errorf("%w: the server to speak to has changed", client.ErrLost)
-
-// pingEvery keeps a session from being taken for dead, and finds out that it is: a
-// server closes one after 5 minutes of silence.
-const pingEvery = time.Minute
-
-// keepAlive pings until ctx ends, and cancels when the session is over.
-func keepAlive(ctx context.Context, cancel context.CancelCauseFunc, s *client.Session) {
-	ticker := time.NewTicker(pingEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-s.Done():
-			cancel(s.Err())
-			return
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			ping, stop := context.WithTimeout(ctx, answerTimeout)
-			_, err := s.Ping(ping)
-			stop()
-			if err != nil {
-				cancel(fmt.Errorf("%w: it does not answer: %w", client.ErrLost, err))
-				return
-			}
-		}
-	}
-}
 
 // alarm keeps and tells what a person has to take note of.
 func (a *agent) alarm(ctx context.Context, dest *catalog.Destination, kind, text string) error {

@@ -505,7 +505,7 @@ func TestGoAway(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() {
-				if _, err := ask1(t.Context(), c, ping); err != nil {
+				if _, err := ask1(t.Context(), c, get); err != nil {
 					t.Errorf("under way: %v", err)
 				}
 			})
@@ -513,7 +513,7 @@ func TestGoAway(t *testing.T) {
 		synctest.Wait()
 		s.GoAway(&wire.Error{Code: wire.CodeClosing, Text: "maintenance"})
 		synctest.Wait()
-		if _, err := ask1(t.Context(), c, ping); !errors.Is(err, wire.ErrClosing) || errors.Is(err, ErrLost) {
+		if _, err := ask1(t.Context(), c, get); !errors.Is(err, wire.ErrClosing) || errors.Is(err, ErrLost) {
 			t.Errorf("a request after GOAWAY: %v", err)
 		}
 		close(release)

@@ -281,7 +281,7 @@ func TestEnd(t *testing.T) {
 				var wg sync.WaitGroup
 				for range 3 {
 					wg.Go(func() {
-						if _, err := ask1(t.Context(), c, ping); !errors.Is(err, ErrLost) || !errors.Is(err, wire.ErrRevoked) {
+						if _, err := ask1(t.Context(), c, get); !errors.Is(err, ErrLost) || !errors.Is(err, wire.ErrRevoked) {
 							t.Errorf("under way: %v", err)
 						}
 					})

@@ -317,7 +317,9 @@ func (s *Server) answered(ctx context.Context, r *Request, err error) {
 			s.opts.Log.Error("request failed", "verb", r.Verb, "err", err)
 		}
 		s.remove(st.number)
-		st.frame(wire.FlagError|wire.FlagEnd, e.Append(nil))
+		if s.reason() == nil { // else that is why it was cancelled, and the client is told it
+			st.frame(wire.FlagError|wire.FlagEnd, e.Append(nil))
+		}
 	}
 	st.cancel()
 	st.abandon(errAnswered)
