@@ -181,29 +181,8 @@ func parseAt(text string, now time.Time) (time.Time, error) {
 			}
 		}
 	}
-	if span, err := parseSpan(text); err == nil {
+	if span, err := cli.Span(text); err == nil {
 		return now.Add(-span), nil
 	}
 	return time.Time{}, cli.Usage("%q is no time; write 2026-11-20T14:03:07Z, \"2026-11-20 14:03\", 2h, 3d, or \"yesterday 14:00\"", text)
-}
-
-// parseSpan reads a span of time, with d for days and w for weeks beside what
-// time.ParseDuration knows.
-func parseSpan(text string) (time.Duration, error) {
-	unit := map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
-	var total time.Duration
-	for suffix, each := range unit {
-		if n, ok := strings.CutSuffix(text, suffix); ok {
-			var count int
-			if _, err := fmt.Sscanf(n, "%d", &count); err != nil || fmt.Sprint(count) != n || count < 0 {
-				return 0, fmt.Errorf("%q is no span of time", text)
-			}
-			return total + time.Duration(count)*each, nil
-		}
-	}
-	d, err := time.ParseDuration(text)
-	if err == nil && d < 0 {
-		err = fmt.Errorf("%q is negative", text)
-	}
-	return d, err
 }
