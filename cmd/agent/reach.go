@@ -142,6 +142,15 @@ func atFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().String("at", "", "as of this time: 2026-11-20T14:03:07Z, \"2026-11-20 14:03\", 2h, yesterday, \"yesterday 14:00\"")
 }
 
+// inReach is an error for a time that the protocol, which counts nanoseconds, does not
+// know.
+func inReach(t time.Time, text string) error {
+	if t.Year() < 1970 || t.Year() > 2200 {
+		return cli.Usage("%q: nothing was backed up then, nor will be", text)
+	}
+	return nil
+}
+
 // parseAt reads a time as persons write it, relative to now; the zero time for "".
 func parseAt(text string, now time.Time) (time.Time, error) {
 	text = strings.TrimSpace(text)
@@ -149,11 +158,11 @@ func parseAt(text string, now time.Time) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
-		return t, nil
+		return t, inReach(t, text)
 	}
 	for _, layout := range []string{"2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999", "2006-01-02T15:04", "2006-01-02 15:04"} {
 		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
-			return t, nil
+			return t, inReach(t, text)
 		}
 	}
 	day := func(t time.Time) time.Time {
@@ -161,7 +170,7 @@ func parseAt(text string, now time.Time) (time.Time, error) {
 	}
 	// A day alone means its end: all that was saved on it.
 	if t, err := time.ParseInLocation("2006-01-02", text, now.Location()); err == nil {
-		return day(t).AddDate(0, 0, 1).Add(-time.Nanosecond), nil
+		return day(t).AddDate(0, 0, 1).Add(-time.Nanosecond), inReach(t, text)
 	}
 	if word, clock, _ := strings.Cut(text, " "); word == "today" || word == "yesterday" {
 		base := day(now)
