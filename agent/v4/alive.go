@@ -42,10 +42,10 @@ func (s *Session) watch(line *pulse, silence time.Duration) {
 		case quiet >= ask:
 			select {
 			case pinging <- struct{}{}:
-				go func() {
+				s.watching.Go(func() {
 					defer func() { <-pinging }()
 					_, _ = s.Ping(ctx) // whatever the answer is, it is one
-				}()
+				})
 			default: // one is under way
 			}
 		}

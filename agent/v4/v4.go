@@ -23,6 +23,7 @@ import (
 	"iter"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"backstay/internal/mux"
@@ -60,8 +61,9 @@ type Options struct {
 // others wait their turn. All methods block until the answer is there; when their
 // context is done they return its cause, and the server may have acted or not.
 type Session struct {
-	mux  *mux.Client
-	conn *tls.Conn
+	mux      *mux.Client
+	conn     *tls.Conn
+	watching sync.WaitGroup // watch, and its PING
 }
 
 // ErrSilent: the server has given no sign of life for too long. It comes with ErrLost.
@@ -117,7 +119,7 @@ func begin(ctx context.Context, raw net.Conn, opts Options) (*Session, error) {
 		opts.Log.Debug("connected", "server", opts.Address, "as", hello.Client, "version", hello.Program)
 	}
 	s := &Session{mux: m, conn: conn}
-	go s.watch(line, cmp.Or(opts.Silence, 30*time.Second))
+	s.watching.Go(func() { s.watch(line, cmp.Or(opts.Silence, 30*time.Second)) })
 	return s, nil
 }
 
@@ -131,7 +133,10 @@ func (s *Session) Done() <-chan struct{} { return s.mux.Done() }
 func (s *Session) Err() error { return s.mux.Err() }
 
 // Close ends the session. What is under way fails with ErrLost.
-func (s *Session) Close() error { return s.mux.Close() }
+func (s *Session) Close() error {
+	defer s.watching.Wait()
+	return s.mux.Close()
+}
 
 // Ping returns the server's clock.
 func (s *Session) Ping(ctx context.Context) (clock time.Time, err error) {
