@@ -35,7 +35,9 @@ func (a *agent) connectV4(ctx context.Context, dest *catalog.Destination) (_ *li
 	a.mu.Lock()
 	d := a.device
 	a.mu.Unlock()
-	session, err := client.Dial(ctx, client.Options{Address: a.config().Address, Pin: d.Pin, Key: d.Identity.TLS(), Log: a.log})
+	session, err := client.Dial(ctx, client.Options{
+		Address: a.config().Address, Pin: d.Pin, Key: d.Identity.TLS(), Clock: a.compareClocks, Log: a.log,
+	})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -168,7 +170,13 @@ func failure(err error) localapi.Problem {
 func (w *work) session(ctx context.Context, l *link, dest *catalog.Destination, last vault.CommitHash, compare bool) (vault.CommitHash, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go w.keepAlive(ctx, cancel, l.session)
+	go func() {
+		select {
+		case <-l.session.Done():
+			cancel(l.session.Err())
+		case <-ctx.Done():
+		}
+	}()
 	go func() {
 		select {
 		case <-w.redial:
@@ -263,34 +271,6 @@ func (a *agent) unlisted(ctx context.Context, dest *catalog.Destination, q *queu
 
 // errRedial ends a session because another server is to be spoken to.
 var errRedial = fmt.Errorf("%w: the server to speak to has changed", client.ErrLost)
-
-// pingEvery keeps a session from being taken for dead, and finds out that it is: a
-// server closes one after 5 minutes of silence.
-const pingEvery = time.Minute
-
-// keepAlive pings until ctx ends, and cancels when the session is over.
-func (a *agent) keepAlive(ctx context.Context, cancel context.CancelCauseFunc, s *client.Session) {
-	ticker := time.NewTicker(pingEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-s.Done():
-			cancel(s.Err())
-			return
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			ping, stop := context.WithTimeout(ctx, answerTimeout)
-			clock, err := s.Ping(ping)
-			stop()
-			if err != nil {
-				cancel(fmt.Errorf("%w: it does not answer: %w", client.ErrLost, err))
-				return
-			}
-			a.compareClocks(clock)
-		}
-	}
-}
 
 // compareClocks notes whether this machine's clock and the server's agree.
 func (a *agent) compareClocks(server time.Time) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
@@ -389,10 +388,9 @@ func (f *file) hash(from, to uint64, buf *[]byte) error {
 func (r *run) list(ctx context.Context, e vault.Entry, number uint8) (level, error) {
 	for o, err := range r.src.Get(ctx, []vault.ObjectID{e.Ref}) {
 		if err == nil {
-			var plain []byte
-			var h vault.Header
-			if plain, h, err = r.keys.Open(nil, o.Data); err == nil {
-				return parseList(r.keys, plain, h, e, number)
+			var entries []vault.Entry
+			if entries, err = r.keys.OpenList(o.Data, e, number); err == nil {
+				return level{entries, number}, nil
 			}
 		}
 		if !gone(err) {
@@ -404,32 +402,6 @@ func (r *run) list(ctx context.Context, e vault.Entry, number uint8) (level, err
 		return level{}, err
 	}
 	return level{}, vault.ErrMissing
-}
-
-// parseList reads a chunk list (SPEC.md, "Chunk lists").
-func parseList(keys *vault.Keyring, plain []byte, h vault.Header, e vault.Entry, number uint8) (level, error) {
-	const size = 8 + len(vault.Hash{})
-	if h.Type != vault.TypeList || keys.Hash(plain) != e.Hash {
-		return level{}, fmt.Errorf("%w: it is another %v", vault.ErrContent, h.Type)
-	}
-	if len(h.Refs) == 0 || len(plain) != 1+size*len(h.Refs) || plain[0] != number {
-		return level{}, fmt.Errorf("%w: list of %d bytes for %d refs", vault.ErrMalformed, len(plain), len(h.Refs))
-	}
-	l := level{make([]vault.Entry, len(h.Refs)), number}
-	left := e.Size
-	for i, ref := range h.Refs {
-		p := plain[1+size*i:]
-		entry := vault.Entry{Ref: ref, Size: binary.LittleEndian.Uint64(p), Hash: vault.Hash(p[8:size])}
-		if entry.Size == 0 || entry.Size > left || number == 0 && entry.Size > vault.MaxPlaintext {
-			return level{}, fmt.Errorf("%w: piece of %d bytes", vault.ErrMalformed, entry.Size)
-		}
-		left -= entry.Size
-		l.entries[i] = entry
-	}
-	if left != 0 {
-		return level{}, fmt.Errorf("%w: the pieces are %d bytes short", vault.ErrMalformed, left)
-	}
-	return l, nil
 }
 
 // same reports whether what stands at a name is already what rec says.

@@ -72,31 +72,3 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
-
-// FuzzParseList looks for a list that does not add up.
-func FuzzParseList(f *testing.F) {
-	keys := vault.NewKeyring(vault.ID{}, vault.Key{})
-	f.Add([]byte{0}, uint16(0), uint64(0), uint8(0))
-	f.Add(append([]byte{0, 5}, make([]byte, 23)...), uint16(1), uint64(5), uint8(0))
-	f.Add(append([]byte{1, 5}, make([]byte, 23)...), uint16(1), uint64(5), uint8(1))
-	f.Fuzz(func(t *testing.T, plain []byte, refs uint16, size uint64, number uint8) {
-		h := vault.Header{Type: vault.TypeList, Refs: make([]vault.ObjectID, refs%(vault.MaxRefs+1))}
-		l, err := parseList(keys, plain, h, vault.Entry{Size: size, Hash: keys.Hash(plain)}, number)
-		if err != nil {
-			if !errors.Is(err, vault.ErrCorrupt) {
-				t.Fatal(err)
-			}
-			return
-		}
-		sum := uint64(0)
-		for _, e := range l.entries {
-			if e.Size == 0 || number == 0 && e.Size > vault.MaxPlaintext || sum+e.Size < sum {
-				t.Fatal(e.Size)
-			}
-			sum += e.Size
-		}
-		if sum != size || len(l.entries) != len(h.Refs) || l.number != number {
-			t.Fatal(sum, size)
-		}
-	})
-}

@@ -4,7 +4,7 @@
 // The one invariant: what is given back is what the device signed, byte for byte,
 // or it is an error with a name. Enter at [Query.Open], which finds a commit and
 // verifies its signature, membership and time; [ReadState] compares the whole state
-// with what that commit signed; [Run] verifies every record and every piece of
+// with what that commit signed, [Query.Single] proves one file alone; [Run] verifies every record and every piece of
 // content before it gets its name in the target, and [Check] does the same without
 // writing. Nothing that a server or a record says leads outside the target or
 // through a symlink in it, and nothing that stands there is replaced unless asked,
@@ -90,6 +90,9 @@ var (
 	ErrNoCommit = errors.New("nothing was backed up by then")
 	// ErrNotFound: the path was not there at that moment.
 	ErrNotFound = errors.New("the path was not there at that time")
+	// ErrNotAlone: the path is a folder, or its own record does not say what it is.
+	// The whole state does.
+	ErrNotAlone = errors.New("only the list of all paths says what is there")
 	// ErrExists: something else has the name; it was left as it is.
 	ErrExists = errors.New("something else is there and was left as it is; restore elsewhere, or overwrite, which keeps it under another name")
 	// ErrBusy: another restore writes into the same target.

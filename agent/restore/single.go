@@ -10,8 +10,9 @@ import (
 	"backstay/protocol/vault"
 )
 
-// A Prover is where a single path's history lies.
+// A Prover is where a single path's history lies. Nothing it says is believed.
 type Prover interface {
+	Getter
 	// History yields the rows of a path, the newest first; wire.ErrNotFound if
 	// there are none.
 	History(ctx context.Context, device vault.DeviceID, path vault.PathID) iter.Seq2[wire.Row, error]
@@ -22,10 +23,12 @@ type Prover interface {
 // Single is a state of one path alone, without reading the others: its newest record
 // at a moment, proven to be in a commit that the device signed. That it is the newest,
 // and not an older one while a newer is withheld, rests on the server's word; a
-// [ReadState] proves that, too, and takes as long as there are paths.
+// [ReadState] proves that, too, and takes as long as there are paths. The same holds
+// for a path that is said not to be there.
 //
-// Errors: [ErrNotFound], one of the class [ErrIntegrity], or the source's.
-func (q Query) Single(ctx context.Context, src Prover, m *Moment, path vault.PathID) (*State, error) {
+// Errors: [ErrNotFound], [ErrNotAlone], one of the class [ErrIntegrity], or the
+// source's.
+func (q Query) Single(ctx context.Context, src Prover, m *Moment, keys *vault.Keyring, path vault.PathID) (*State, error) {
 	for r, err := range src.History(ctx, q.Device, path) {
 		switch {
 		case errors.Is(err, wire.ErrNotFound):
@@ -34,8 +37,10 @@ func (q Query) Single(ctx context.Context, src Prover, m *Moment, path vault.Pat
 			return nil, fmt.Errorf("read history: %w", err)
 		case r.Time.After(m.Time):
 			continue
-		case r.Op != vault.OpPut && r.Op != vault.OpOutOfScope:
+		case r.Op == vault.OpDelete:
 			return nil, ErrNotFound
+		case r.Op == vault.OpOutOfScope: // what it was another record says
+			return nil, ErrNotAlone
 		case r.Path != path || r.Seq == 0 || r.Seq > m.Commit.Seq:
 			return nil, fmt.Errorf("path %v of commit %d: %w", r.Path, r.Seq, ErrState)
 		}
@@ -55,7 +60,34 @@ func (q Query) Single(ctx context.Context, src Prover, m *Moment, path vault.Pat
 		}
 		s := &State{Moment: m}
 		s.rows.add(row{r.Path, r.Parent, r.Seq, r.Record, r.Op})
-		return s, nil
+		return s, s.isLeaf(ctx, src, keys)
 	}
 	return nil, ErrNotFound
+}
+
+// isLeaf is ErrNotAlone if the state's one path is a folder, or nobody knows.
+func (s *State) isLeaf(ctx context.Context, src Getter, keys *vault.Keyring) error {
+	only := want{0, s.rows.at(0).record}
+	for o, err := range src.Get(ctx, []vault.ObjectID{only.record}) {
+		var rec *vault.Record
+		if err == nil {
+			rec, _, err = openRecord(keys, s, sealed{only, o.Data})
+		}
+		switch {
+		case errors.Is(err, ErrIntegrity), err != nil && !gone(err):
+			return fmt.Errorf("fetch record: %w", err)
+		case err == nil && rec.Type != vault.TypeFolder:
+			return nil
+		}
+	}
+	return ErrNotAlone
+}
+
+// Record returns the record of a path; false if the state does not have the path.
+func (s *State) Record(path vault.PathID) (vault.ObjectID, bool) {
+	i, found := s.find(path)
+	if !found {
+		return vault.ObjectID{}, false
+	}
+	return s.rows.at(i).record, true
 }

@@ -86,7 +86,10 @@ func TestSingle(t *testing.T) {
 	l := newLab(t)
 	first := l.commit(put("/home/a", inline("one")), put("/home/b", inline("b")), put("/home/c", inline("c")))
 	second := l.commit(put("/home/a", inline("two")), put("/home/d", inline("d")))
-	l.commit(removed(vault.OpDelete, "/home/b"))
+	third := l.commit(removed(vault.OpDelete, "/home/b"), put("/home", folderRecord()), removed(vault.OpOutOfScope, "/home/e", first.rows[0].Record),
+		put("/home/f", inline("f")), put("/home/g", inline("g")))
+	delete(l.objects, third.rows[3].Record)
+	l.objects[third.rows[4].Record] = l.objects[first.rows[0].Record]
 	query := l.query()
 	other := first.rows[1].Record
 	for _, tt := range []struct {
@@ -102,6 +105,10 @@ func TestSingle(t *testing.T) {
 		{"deleted", "/home/b", time.Time{}, prover{}, 0, ErrNotFound},
 		{"before it was deleted", "/home/b", second.time, prover{}, 1, nil},
 		{"not there yet", "/home/d", first.time, prover{}, 0, ErrNotFound},
+		{"a folder", "/home", time.Time{}, prover{}, 0, ErrNotAlone},
+		{"out of scope", "/home/e", time.Time{}, prover{}, 0, ErrNotAlone},
+		{"with a record that is lost", "/home/f", time.Time{}, prover{}, 0, ErrNotAlone},
+		{"with another's record", "/home/g", time.Time{}, prover{}, 0, ErrRecord},
 		{"never there", "/home/x", time.Time{}, prover{}, 0, ErrNotFound},
 		{"another path's row", "/home/a", time.Time{}, prover{row: func(r *wire.Row) { r.Path[0] ^= 1 }}, 0, ErrState},
 		{"another record of the commit", "/home/a", first.time, prover{proof: func(p *wire.Proof) { p.Index = 1 }}, 0, ErrRecord},
@@ -117,7 +124,7 @@ func TestSingle(t *testing.T) {
 				t.Fatal(err)
 			}
 			tt.lie.lab = l
-			s, err := query.Single(t.Context(), tt.lie, m, l.path(tt.path))
+			s, err := query.Single(t.Context(), tt.lie, m, l.keys, l.path(tt.path))
 			if !errors.Is(err, tt.want) || (tt.want == nil) != (err == nil) {
 				t.Fatalf("error %v, want %v", err, tt.want)
 			}

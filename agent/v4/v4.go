@@ -7,12 +7,14 @@
 // opens them checks; what is signed is handed on as it came, to be verified by who
 // knows the vault.
 //
-// It does not connect again, wait or repeat: a session that is over says so by
-// [ErrLost], and its owner makes another one. Enter by [Dial].
+// It does not connect again or repeat: a session that is over says so by [ErrLost],
+// and its owner makes another one. One whose server falls silent is over, too; see
+// [Options]. Enter by [Dial].
 package v4
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -22,6 +24,7 @@ import (
 	"iter"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"backstay/internal/mux"
@@ -45,6 +48,14 @@ type Options struct {
 	Key ed25519.PrivateKey
 	// Timeout bounds the time until the server's HELLO. Default: 30 seconds.
 	Timeout time.Duration
+	// Silence is how long nothing may come from the server, nor go to it, while it
+	// owes an answer, before the session is over: the server is asked for a sign of
+	// life by PING meanwhile, so that one may take as long for an answer as it
+	// needs. Default: 30 seconds.
+	Silence time.Duration
+	// Clock is told the server's clock whenever it has answered a PING. Default:
+	// nobody is.
+	Clock func(time.Time)
 	// Log is told at level Debug when a session begins. Default: nothing is logged.
 	Log *slog.Logger
 }
@@ -54,9 +65,13 @@ type Options struct {
 // others wait their turn. All methods block until the answer is there; when their
 // context is done they return its cause, and the server may have acted or not.
 type Session struct {
-	mux  *mux.Client
-	conn *tls.Conn
+	mux      *mux.Client
+	conn     *tls.Conn
+	watching sync.WaitGroup // watch, and its PING
 }
+
+// ErrSilent: the server has given no sign of life for too long. It comes with ErrLost.
+var ErrSilent = errors.New("the server does not answer any more")
 
 // unreachable is an error of connecting that a later attempt may not meet.
 type unreachable struct{ error }
@@ -81,23 +96,35 @@ func Dial(ctx context.Context, opts Options) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", unreachable{err})
 	}
-	conn := tls.Client(raw, wire.ClientConfig(opts.Key, opts.Pin))
+	s, err := begin(ctx, raw, opts)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", opts.Address, err)
+	}
+	return s, nil
+}
+
+// begin begins a session on a connection, which it closes if there is an error.
+func begin(ctx context.Context, raw net.Conn, opts Options) (*Session, error) {
+	line := newPulse(raw)
+	conn := tls.Client(line, wire.ClientConfig(opts.Key, opts.Pin))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		if !errors.Is(err, wire.ErrPin) && !errors.Is(err, wire.ErrCertificate) && !errors.Is(err, wire.ErrALPN) {
 			err = unreachable{err}
 		}
-		return nil, fmt.Errorf("connect to %s: %w", opts.Address, err)
+		return nil, err
 	}
 	m, err := mux.Connect(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", opts.Address, err)
+		return nil, err
 	}
 	if opts.Log != nil {
 		hello := m.Hello()
 		opts.Log.Debug("connected", "server", opts.Address, "as", hello.Client, "version", hello.Program)
 	}
-	return &Session{m, conn}, nil
+	s := &Session{mux: m, conn: conn}
+	s.watching.Go(func() { s.watch(line, cmp.Or(opts.Silence, 30*time.Second), opts.Clock) })
+	return s, nil
 }
 
 // Hello returns what the server said first.
@@ -110,7 +137,10 @@ func (s *Session) Done() <-chan struct{} { return s.mux.Done() }
 func (s *Session) Err() error { return s.mux.Err() }
 
 // Close ends the session. What is under way fails with ErrLost.
-func (s *Session) Close() error { return s.mux.Close() }
+func (s *Session) Close() error {
+	defer s.watching.Wait()
+	return s.mux.Close()
+}
 
 // CompareClocks returns nil if two clocks are less than a day apart, else an error that
 // says so to a person: this machine's, and the server's as HELLO or Ping told it. Times
@@ -124,8 +154,7 @@ func CompareClocks(here, server time.Time) error {
 
 const clockLayout = "2006-01-02 15:04 UTC"
 
-// Ping returns the server's clock. It also keeps a quiet session alive: servers
-// close one after minutes without a frame.
+// Ping returns the server's clock.
 func (s *Session) Ping(ctx context.Context) (clock time.Time, err error) {
 	err = s.ask(ctx, wire.TypePing, wire.AppendEmpty(nil), func(body []byte) error {
 		a, err := wire.ParsePingAnswer(body)

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
@@ -62,7 +65,9 @@ protected; each is named on standard error with the reason.`,
 			return err
 		})
 		if errors.Is(err, agent.ErrRunning) && *protocol == 4 {
-			report, err = backupRunning(cmd, args)
+			bar.wait()
+			bar = newCount(cmd)
+			report, err = backupRunning(cmd, args, bar)
 		}
 		bar.wait()
 		for _, text := range bar.notices {
@@ -97,14 +102,20 @@ protected; each is named on standard error with the reason.`,
 	return cmd
 }
 
-// backupRunning asks the agent that runs, which holds the state folder.
-func backupRunning(cmd *cobra.Command, paths []string) (agent.Report, error) {
+// backupRunning asks the agent that runs, which holds the state folder, and shows how
+// much that has yet to send.
+func backupRunning(cmd *cobra.Command, paths []string, bar *bar) (agent.Report, error) {
 	var report agent.Report
 	c, err := running(cmd)
 	if err != nil {
 		return report, err
 	}
+	ctx, stop := context.WithCancel(cmd.Context())
+	var following sync.WaitGroup
+	following.Go(func() { bar.follow(ctx, c) })
 	done, err := c.Backup(cmd.Context(), paths)
+	stop()
+	following.Wait()
 	report.Files, report.Bytes = done.Files, done.Bytes
 	for _, p := range done.Problems {
 		u := agent.Unprotected{Path: p.Path, Reason: p.Reason, Fix: p.Fix}
@@ -119,53 +130,79 @@ func backupRunning(cmd *cobra.Command, paths []string) (agent.Report, error) {
 // bar is a progress bar on a terminal and nothing elsewhere.
 type bar struct {
 	progress *mpb.Progress
-	bytes    *mpb.Bar
+	shown    *mpb.Bar
 	total    int64
 	// notices are to be told when the bar is gone.
 	notices []string
 }
 
+// newBar returns a bar of bytes.
 func newBar(cmd *cobra.Command) *bar {
+	return barOf(cmd, decor.CountersKiloByte("% .1f / % .1f"), decor.Percentage(), decor.Name("  "),
+		decor.AverageSpeed(decor.SizeB1000(0), "% .1f"), decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO))
+}
+
+// newCount returns a bar of paths.
+func newCount(cmd *cobra.Command) *bar {
+	return barOf(cmd, decor.CountersNoUnit("%d / %d paths"), decor.Percentage(), decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO))
+}
+
+func barOf(cmd *cobra.Command, left decor.Decorator, right ...decor.Decorator) *bar {
 	b := &bar{}
 	if !cli.IsTerminal(cmd.ErrOrStderr()) {
 		return b
 	}
 	b.progress = mpb.NewWithContext(cmd.Context(), mpb.WithOutput(cmd.ErrOrStderr()))
-	b.bytes = b.progress.AddBar(0,
-		mpb.PrependDecorators(decor.CountersKiloByte("% .1f / % .1f")),
-		mpb.AppendDecorators(decor.Percentage(), decor.Name("  "), decor.AverageSpeed(decor.SizeB1000(0), "% .1f"),
-			decor.Name("  "), decor.AverageETA(decor.ET_STYLE_GO)))
+	b.shown = b.progress.AddBar(0, mpb.PrependDecorators(left), mpb.AppendDecorators(right...))
 	return b
+}
+
+// followEvery is how often an agent that runs is asked how far it is.
+const followEvery = 500 * time.Millisecond
+
+// follow shows how much of what waited at most an agent that runs has sent, until ctx
+// ends.
+func (b *bar) follow(ctx context.Context, c *localapi.Client) {
+	for b.shown != nil && sleep(ctx, followEvery) {
+		st, err := c.Status(ctx)
+		if err != nil {
+			continue // whoever waits for the backup is told
+		}
+		b.total = max(b.total, int64(st.Waiting))
+		b.set(b.total-int64(st.Waiting), b.total)
+	}
 }
 
 func (b *bar) event(e agent.Event) {
 	if e.Kind == agent.Notice {
 		b.notices = append(b.notices, e.Text)
 	}
-	if b.bytes == nil {
+	if b.shown == nil {
 		return
 	}
 	switch e.Kind {
 	case agent.Planned:
 		b.total += e.Size
-		b.bytes.SetTotal(b.total, false)
+		b.shown.SetTotal(b.total, false)
 	case agent.Sent:
-		b.bytes.IncrInt64(e.Size)
+		b.shown.IncrInt64(e.Size)
 	}
 }
 
 // set says how far it is.
 func (b *bar) set(done, total int64) {
-	if b.bytes != nil {
-		b.bytes.SetTotal(total, false)
-		b.bytes.SetCurrent(done)
+	if b.shown != nil {
+		b.shown.SetTotal(total, false)
+		b.shown.SetCurrent(done)
 	}
 }
 
-// wait leaves the bar as it is and gives the terminal back.
+// wait leaves the bar as it is and gives the terminal back. Nothing happens the second
+// time.
 func (b *bar) wait() {
-	if b.bytes != nil {
-		b.bytes.SetTotal(-1, true)
+	if b.shown != nil {
+		b.shown.SetTotal(-1, true)
 		b.progress.Wait()
+		b.shown = nil
 	}
 }

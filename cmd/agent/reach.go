@@ -148,6 +148,15 @@ func atFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().String("at", "", "as of this time: 2026-11-20T14:03:07Z, \"2026-11-20 14:03\", 2h, yesterday, \"yesterday 14:00\"")
 }
 
+// inReach is an error for a time that the protocol, which counts nanoseconds, does not
+// know.
+func inReach(t time.Time, text string) error {
+	if t.Year() < 1970 || t.Year() > 2200 {
+		return cli.Usage("%q: nothing was backed up then, nor will be", text)
+	}
+	return nil
+}
+
 // parseAt reads a time as persons write it, relative to now; the zero time for "".
 func parseAt(text string, now time.Time) (time.Time, error) {
 	text = strings.TrimSpace(text)
@@ -155,11 +164,11 @@ func parseAt(text string, now time.Time) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
-		return t, nil
+		return t, inReach(t, text)
 	}
 	for _, layout := range []string{"2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999", "2006-01-02T15:04", "2006-01-02 15:04"} {
 		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
-			return t, nil
+			return t, inReach(t, text)
 		}
 	}
 	day := func(t time.Time) time.Time {
@@ -167,7 +176,7 @@ func parseAt(text string, now time.Time) (time.Time, error) {
 	}
 	// A day alone means its end: all that was saved on it.
 	if t, err := time.ParseInLocation("2006-01-02", text, now.Location()); err == nil {
-		return day(t).AddDate(0, 0, 1).Add(-time.Nanosecond), nil
+		return day(t).AddDate(0, 0, 1).Add(-time.Nanosecond), inReach(t, text)
 	}
 	if word, clock, _ := strings.Cut(text, " "); word == "today" || word == "yesterday" {
 		base := day(now)
@@ -187,29 +196,8 @@ func parseAt(text string, now time.Time) (time.Time, error) {
 			}
 		}
 	}
-	if span, err := parseSpan(text); err == nil {
+	if span, err := cli.Span(text); err == nil {
 		return now.Add(-span), nil
 	}
 	return time.Time{}, cli.Usage("%q is no time; write 2026-11-20T14:03:07Z, \"2026-11-20 14:03\", 2h, 3d, or \"yesterday 14:00\"", text)
-}
-
-// parseSpan reads a span of time, with d for days and w for weeks beside what
-// time.ParseDuration knows.
-func parseSpan(text string) (time.Duration, error) {
-	unit := map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
-	var total time.Duration
-	for suffix, each := range unit {
-		if n, ok := strings.CutSuffix(text, suffix); ok {
-			var count int
-			if _, err := fmt.Sscanf(n, "%d", &count); err != nil || fmt.Sprint(count) != n || count < 0 {
-				return 0, fmt.Errorf("%q is no span of time", text)
-			}
-			return total + time.Duration(count)*each, nil
-		}
-	}
-	d, err := time.ParseDuration(text)
-	if err == nil && d < 0 {
-		err = fmt.Errorf("%q is negative", text)
-	}
-	return d, err
 }

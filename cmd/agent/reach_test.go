@@ -38,7 +38,7 @@ func TestParseAt(t *testing.T) {
 			t.Errorf("%q: %v, %v, want %v", tt.text, got, err, tt.want)
 		}
 	}
-	for _, text := range []string{"soon", "-2h", "2", "1.5d", "d", "2026-13-01", "yesterday noon", "2h ago"} {
+	for _, text := range []string{"soon", "-2h", "2", "1.5d", "d", "2026-13-01", "yesterday noon", "2h ago", "2999-01-01", "1066-10-14 09:00", "0001-01-01T00:00:00Z"} {
 		if got, err := parseAt(text, now); err == nil {
 			t.Errorf("%q: %v, want an error", text, got)
 		}

@@ -41,7 +41,10 @@ the way stays, or with --overwrite is kept as "NAME (replaced ...)".
 
 What was broken off goes on where it was when the same command is given again with
 --to. Everything is compared with what this machine signed when it sent it; exit code 5
-says that something came back that is not what was sent, or is missing, and names it.`,
+says that something came back that is not what was sent, or is missing, and names it.
+A folder is compared with the list of all paths; for files alone that is not fetched,
+and where this machine does not remember which version was the newest then, the last
+line says that the server could have left out one.`,
 		Example: `  agent restore ~/Documents/report.odt
   agent restore ~/Documents --at "yesterday 14:00" --to /tmp/back
   agent restore ~/Documents --at 2h --overwrite`,
@@ -77,12 +80,19 @@ says that something came back that is not what was sent, or is missing, and name
 		if err != nil {
 			return err
 		}
-		state, err := restore.ReadState(ctx, r.Session, moment)
+		sum := outcome{cmd: cmd, json: asJSON, restored: restoredOf(r.Device.Name, moment), reader: r}
+		states, newest, err := alone(cmd, r, q, moment, paths)
+		if err == nil && states == nil {
+			var state *restore.State
+			state, err = restore.ReadState(ctx, r.Session, moment)
+			states, newest = slices.Repeat([]*restore.State{state}, len(paths)), true
+		}
 		if err != nil {
 			return restoreCode(err)
 		}
-		sum := outcome{cmd: cmd, json: asJSON, restored: restoredOf(r.Device.Name, moment), reader: r}
-		for _, path := range paths {
+		sum.Newest = newest
+		for i, path := range paths {
+			state := states[i]
 			sel, err := state.Select(r.Keys.Path(me, []byte(path)))
 			if err != nil {
 				sum.miss(path, fmt.Errorf("%w (as of %s)", err, moment.Time.Local().Format(time.DateTime)))
@@ -116,6 +126,67 @@ says that something came back that is not what was sent, or is missing, and name
 		return err
 	}
 	return cmd
+}
+
+// maxAlone is how many paths are asked for one by one: more take as long as the list
+// of all.
+const maxAlone = 32
+
+// alone returns a state for each path that says no more than that, if all of them are
+// files, and whether that the server left out nothing newer is certain, too: this
+// machine remembers the same. No states mean that the list of all paths is needed.
+func alone(cmd *cobra.Command, r *history.Reader, q restore.Query, m *restore.Moment, paths []string) (states []*restore.State, newest bool, err error) {
+	if len(paths) > maxAlone {
+		return nil, false, nil
+	}
+	_, folder, err := folders(cmd)
+	if err != nil {
+		return nil, false, err
+	}
+	dest, closeCatalog, err := remembered(cmd, folder, r.Device)
+	if err != nil {
+		return nil, false, err
+	}
+	if dest != nil {
+		defer closeCatalog()
+		known, err := dest.History(cmd.Context())
+		if err != nil {
+			return nil, false, err
+		}
+		newest = known.Seq >= m.Commit.Seq
+	}
+	for _, path := range paths {
+		id := r.Keys.Path(q.Device, []byte(path))
+		state, err := q.Single(cmd.Context(), r.Session, m, r.Keys, id)
+		switch {
+		case err == nil:
+		case errors.Is(err, restore.ErrIntegrity), errors.Is(err, client.ErrLost), cmd.Context().Err() != nil:
+			return nil, false, err
+		default:
+			return nil, false, nil
+		}
+		states = append(states, state)
+		if !newest {
+			continue
+		}
+		v, err := dest.Version(cmd.Context(), path)
+		if errors.Is(err, catalog.ErrUnknown) {
+			newest = false
+			continue
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		later := v.At.After(m.Time)
+		record, _ := state.Record(id)
+		switch {
+		case !later && (v.Record != record || v.State != catalog.Present): // what this machine did last is left out
+			return nil, false, nil
+		case v.Record != record:
+			newest = false
+		}
+	}
+	return states, newest, nil
 }
 
 // targets returns the paths to restore, each once. It is an error if two of them
@@ -206,6 +277,9 @@ type restored struct {
 	Commit uint64    `json:"commit"`
 	// Complete: it was no unfinished first pass.
 	Complete bool `json:"complete"`
+	// Newest: it is certain that the server left out nothing newer. Else that rests
+	// on its word, for files that were proven one by one.
+	Newest bool `json:"newest"`
 	// Paths were restored, Same of them were there already; Bytes were written.
 	Paths    int64    `json:"paths"`
 	Same     int64    `json:"same"`
@@ -219,7 +293,7 @@ type restored struct {
 
 func restoredOf(device string, m *restore.Moment) restored {
 	return restored{
-		Device: device, Time: m.Time.UTC(), Commit: m.Commit.Seq, Complete: m.Complete,
+		Device: device, Time: m.Time.UTC(), Commit: m.Commit.Seq, Complete: m.Complete, Newest: true,
 		To: []string{}, Replaced: []string{}, Failed: []failed{}, passed: m.Passed,
 	}
 }
@@ -337,6 +411,8 @@ func (s *outcome) finish() error {
 	switch {
 	case !s.Complete:
 		what = ": an unfinished first pass, files that had not been sent by then are missing"
+	case len(s.Failed) == 0 && !s.Newest:
+		what = ": what the device signed; that nothing newer was left out rests on the server's word"
 	case len(s.Failed) == 0:
 		what = ": complete, compared with what the device signed"
 	}

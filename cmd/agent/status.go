@@ -160,9 +160,9 @@ func pauseCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var until time.Time
 			if len(args) == 1 {
-				span, err := parseSpan(args[0])
-				if err != nil || span == 0 {
-					return cli.Usage("%q is no span of time; write 30m, 2h or 1d", args[0])
+				span, err := cli.Span(args[0])
+				if err != nil {
+					return cli.Usage("%w", err)
 				}
 				until = time.Now().Add(span)
 			}

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"backstay/internal/cli"
+	"backstay/protocol/v4"
 	"backstay/server/admin"
 )
 
@@ -25,7 +27,8 @@ secret until then: send it as you would send a password.
 The computers of one account see each other in the server's lists, and may share a
 vault if their owner says so. Invite people who do not to accounts of their own.
 
-The line names where the server listens. If it cannot be reached there from outside,
+The line names where the server listens, or will by its settings if it does not run now;
+--listen of "server run" is not known then. If it cannot be reached there from outside,
 say where it can with --address.`,
 		Example: `  server invite
   server invite --account grace --ttl 24h
@@ -46,6 +49,14 @@ say where it can with --address.`,
 				i, err := s.Invite(ctx, o)
 				if err != nil {
 					return err
+				}
+				if _, running := s.(*admin.Client); !running && address == "" {
+					made, err := v4.ParseInvitation(i.Invitation)
+					if err != nil {
+						return err
+					}
+					fmt.Fprintf(cmd.ErrOrStderr(), "the server is not running; the invitation names %s, where its settings say that it listens. If it is run elsewhere, say where with --address\n",
+						strings.Join(made.Addresses, ", "))
 				}
 				if asJSON {
 					return json.NewEncoder(cmd.OutOrStdout()).Encode(i)

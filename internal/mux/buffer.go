@@ -7,8 +7,9 @@ import (
 	wire "backstay/protocol/v4"
 )
 
-// buffer is memory for frames, from a pool. Sizes are powers of two, so that no
-// stream holds more than twice what its credit covers.
+// buffer is memory for frames, from a pool. There are four sizes between each power of
+// two and the next, so that a buffer is at most a quarter larger than what is in it,
+// but for the smallest.
 type buffer struct {
 	data  []byte
 	class int
@@ -21,21 +22,39 @@ const (
 
 var _ [wire.MaxBody]byte = [1 << maxBits]byte{}
 
-var pools [maxBits - minBits + 1]sync.Pool
+var pools [4*(maxBits-minBits) + 1]sync.Pool
 
 // newBuffer returns a buffer of n bytes, at most wire.MaxBody, with anything in it.
 func newBuffer(n int) *buffer {
-	class := max(bits.Len(uint(max(n, 1)-1)), minBits) - minBits
+	class := classOf(n)
 	if b, ok := pools[class].Get().(*buffer); ok {
 		b.data = b.data[:n]
 		return b
 	}
-	return &buffer{make([]byte, n, 1<<(class+minBits)), class}
+	return &buffer{make([]byte, n, classSize(class)), class}
+}
+
+// classOf is the class of buffers for n bytes.
+func classOf(n int) int {
+	if n <= 1<<minBits {
+		return 0
+	}
+	power := bits.Len(uint(n-1)) - 1 // 1<<power < n
+	return 4*(power-minBits) + (n-1-1<<power)>>(power-2) + 1
+}
+
+// classSize is the size of the buffers of a class.
+func classSize(class int) int {
+	if class == 0 {
+		return 1 << minBits
+	}
+	power := minBits + (class-1)/4
+	return 1<<power + ((class-1)%4+1)<<(power-2)
 }
 
 // free gives a buffer back; nil is allowed.
 func (b *buffer) free() {
-	if b != nil && cap(b.data) == 1<<(b.class+minBits) { // not one that an append has grown
+	if b != nil && cap(b.data) == classSize(b.class) { // not one that an append has grown
 		pools[b.class].Put(b)
 	}
 }

@@ -18,8 +18,12 @@ type Client struct {
 	session
 	hello wire.Hello
 	limit int           // of a request's body
-	slots chan struct{} // one for each request under way
+	slots chan struct{} // one for each request under way but PING
+	// spare is PING's own slot, so that a session full of requests that take long
+	// can be asked whether it lives; slots if there is one only.
+	spare chan struct{}
 	away  error         // set by GOAWAY; guarded by mu
+	since time.Time     // when the first of the requests under way began; guarded by mu
 	ended chan struct{} // closed when reading has ended
 }
 
@@ -46,7 +50,12 @@ func Connect(ctx context.Context, conn net.Conn) (*Client, error) {
 		c.limit = wire.MaxBodyUnknown
 	}
 	c.limit = min(c.limit, int(c.hello.Credit))
-	c.slots = make(chan struct{}, min(c.hello.Requests, maxSlots))
+	slots := min(c.hello.Requests, maxSlots)
+	c.slots = make(chan struct{}, max(slots-1, 1))
+	c.spare = c.slots
+	if slots > 1 {
+		c.spare = make(chan struct{}, 1)
+	}
 	go func() {
 		defer close(c.ended)
 		defer conn.Close()
@@ -108,6 +117,29 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// End ends the session because of cause: what is under way fails with ErrLost, wrapping
+// it. It takes no longer than telling the server, a second at most.
+func (c *Client) End(cause error) { c.fail(cause, nil) }
+
+// Waiting says since when there has been a request under way all the time; the zero
+// time if there is none.
+func (c *Client) Waiting() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.streams) == 0 {
+		return time.Time{}
+	}
+	return c.since
+}
+
+// slotsOf are the slots for requests of a verb.
+func (c *Client) slotsOf(verb wire.Type) chan struct{} {
+	if verb == wire.TypePing {
+		return c.spare
+	}
+	return c.slots
+}
+
 // take acts on a frame.
 func (c *Client) take(h wire.Header) error {
 	if h.Type == wire.TypeGoAway {
@@ -151,7 +183,7 @@ func (c *Client) finished(st *stream, why error) {
 	last := c.away != nil && len(c.streams) == 0
 	c.mu.Unlock()
 	if open { // the session may have ended meanwhile
-		<-c.slots
+		<-c.slotsOf(st.verb)
 	}
 	if last {
 		c.fail(c.away, nil)
@@ -203,8 +235,9 @@ func (c *Client) Open(ctx context.Context, verb wire.Type, body []byte, more boo
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
+	slots := c.slotsOf(verb)
 	select {
-	case c.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-c.done:
 		return nil, c.Err()
 	case <-ctx.Done():
@@ -222,7 +255,9 @@ func (c *Client) Open(ctx context.Context, verb wire.Type, body []byte, more boo
 		if refused != nil {
 			return dst
 		}
-		c.last++
+		if c.last++; len(c.streams) == 0 {
+			c.since = time.Now()
+		}
 		st = newStream(&c.session, c.last, verb, wire.AnswerCredit, int(c.hello.Credit)-len(body))
 		c.streams[st.number] = st
 		h := wire.Header{Type: verb, Stream: st.number, Length: uint32(len(body))}
@@ -239,7 +274,7 @@ func (c *Client) Open(ctx context.Context, verb wire.Type, body []byte, more boo
 		}
 	}
 	if refused != nil {
-		<-c.slots
+		<-slots
 		return nil, refused
 	}
 	return &Stream{st, context.AfterFunc(ctx, func() { c.cancel(st, context.Cause(ctx)) })}, nil

@@ -3,8 +3,9 @@
 // it, [Serve] the server's.
 //
 // The one invariant: what one side may keep the other from doing is bounded. A
-// stream holds no more bytes than the credit it granted, whoever reads frames never
-// waits for whoever writes them, and whoever breaks the protocol loses the session.
+// stream holds no more bytes than the credit it granted, all requests of all sessions
+// of a server no more than its [Room], whoever reads frames never waits for whoever
+// reads their content, and whoever breaks the protocol loses the session.
 //
 // It knows frames, streams and credit; what a verb means is its callers' business,
 // as is keeping a quiet session alive with PING. It does not speak TLS: it is given
@@ -43,6 +44,8 @@ type session struct {
 	conn net.Conn
 	out  writer
 	head [wire.HeaderSize]byte // of the frame that is read
+	// longest is the body of an ERROR frame that is read.
+	longest int
 
 	mu      sync.Mutex // guards what follows
 	streams map[uint32]*stream
@@ -52,7 +55,7 @@ type session struct {
 }
 
 func (s *session) init(conn net.Conn, timeout time.Duration) {
-	s.conn = conn
+	s.conn, s.longest = conn, wire.MaxBody
 	s.streams = make(map[uint32]*stream)
 	s.done = make(chan struct{})
 	s.out = writer{conn: conn, timeout: timeout, turn: make(chan struct{}, 1), broken: func(err error) {
@@ -194,6 +197,9 @@ func (s *session) reason() error {
 func (s *session) failure(h wire.Header) (*wire.Error, error) {
 	if h.Has(wire.FlagData) || !h.Has(wire.FlagEnd) {
 		return nil, breach(h, "an error that is data, or not the last")
+	}
+	if int(h.Length) > s.longest {
+		return nil, fmt.Errorf("%w: an error of %d bytes", wire.ErrTooLarge, h.Length)
 	}
 	b, err := s.body(h)
 	if err != nil {

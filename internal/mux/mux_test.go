@@ -505,7 +505,7 @@ func TestGoAway(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() {
-				if _, err := ask1(t.Context(), c, ping); err != nil {
+				if _, err := ask1(t.Context(), c, get); err != nil {
 					t.Errorf("under way: %v", err)
 				}
 			})
@@ -513,7 +513,7 @@ func TestGoAway(t *testing.T) {
 		synctest.Wait()
 		s.GoAway(&wire.Error{Code: wire.CodeClosing, Text: "maintenance"})
 		synctest.Wait()
-		if _, err := ask1(t.Context(), c, ping); !errors.Is(err, wire.ErrClosing) || errors.Is(err, ErrLost) {
+		if _, err := ask1(t.Context(), c, get); !errors.Is(err, wire.ErrClosing) || errors.Is(err, ErrLost) {
 			t.Errorf("a request after GOAWAY: %v", err)
 		}
 		close(release)
@@ -687,7 +687,7 @@ func TestHeldMemory(t *testing.T) {
 		for _, c := range st.queue {
 			held += cap(c.buffer.data)
 		}
-		if held > 2<<20+wire.MaxBody {
+		if held > 5<<18+1<<minBits {
 			t.Errorf("frames of %d bytes: %d held", size, held)
 		}
 	}

@@ -36,10 +36,31 @@ type Options struct {
 	// WriteTimeout is how long the client may take nothing of what it is sent.
 	// Default: 2 minutes.
 	WriteTimeout time.Duration
+	// Room is asked before what a request sends is held. Default: there is always
+	// room, and a session may hold as many credits as it may make requests.
+	Room Room
 	// Log gets the errors that clients are told as internal ones only. Default:
 	// nothing is logged.
 	Log *slog.Logger
 }
+
+// Room is the memory for what requests send and handlers have not read, shared by as
+// many sessions as have it. Not counted are requests of a page and no data, of which a
+// session may make as many as HELLO allows. Its methods are safe for concurrent use.
+type Room interface {
+	// Take takes n bytes, for a body and for all that its data can take; if it is
+	// false the client is told that the server is busy, and what it sends is thrown
+	// away. It does not wait.
+	Take(n int) bool
+	// Give gives them back.
+	Give(n int)
+}
+
+// boundless is a Room for everything.
+type boundless struct{}
+
+func (boundless) Take(int) bool { return true }
+func (boundless) Give(int)      {}
 
 // Handler answers a request. ctx ends when the client cancels it or the session is
 // over. If Handler returns an error, the client gets that as [wire.AsError] has it
@@ -54,8 +75,13 @@ type Server struct {
 	opts  Options
 	limit int // of a body
 
+	// handlers holds a token for each handler, and for each answer that is being
+	// written: twice as many as requests, for a client may know that one is answered
+	// before this side is done with it.
+	handlers chan struct{}
+
 	running int         // handlers; guarded by mu
-	away    *wire.Error // set by GoAway; guarded by mu
+	away    *wire.Error // set by GoAway and End; guarded by mu
 	began   time.Time
 	seen    atomic.Int64 // when the last frame began to be read, since began
 	wg      sync.WaitGroup
@@ -68,6 +94,9 @@ type Server struct {
 func NewServer(conn net.Conn, hello wire.Hello, opts Options) *Server {
 	s := &Server{opts: opts, limit: wire.MaxBody, began: time.Now()}
 	s.opts.Idle = cmp.Or(opts.Idle, 5*time.Minute)
+	if s.opts.Room == nil {
+		s.opts.Room = boundless{}
+	}
 	s.opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
 	requests, credit := uint32(DefaultRequests), uint32(DefaultCredit)
 	if hello.Client == wire.ClientUnknown {
@@ -75,7 +104,9 @@ func NewServer(conn net.Conn, hello wire.Hello, opts Options) *Server {
 	}
 	hello.Requests, hello.Credit = cmp.Or(hello.Requests, requests), cmp.Or(hello.Credit, credit)
 	s.hello = hello
+	s.handlers = make(chan struct{}, 2*hello.Requests)
 	s.init(conn, cmp.Or(opts.WriteTimeout, writeTimeout))
+	s.longest = smallFrame
 	return s
 }
 
@@ -92,8 +123,8 @@ func Refuse(conn net.Conn, why error) {
 // it waits for all handlers and closes the connection. When ctx is done the client is
 // told that the server is closing; GoAway is gentler. It is called once.
 //
-// The error says why the session is over, nil if the client closed it, ctx was done
-// or GoAway was called. What the client sent wrongly it has been told.
+// The error says why the session is over, nil if the client closed it, ctx was done,
+// or GoAway or End was called. What the client sent wrongly it has been told.
 func (s *Server) Serve(ctx context.Context, handle Handler) error {
 	defer s.conn.Close()
 	defer s.wg.Wait()
@@ -150,6 +181,16 @@ func (s *Server) GoAway(why *wire.Error) {
 	}
 }
 
+// End tells the client why, and ends the session at once: requests under way end, and
+// nothing of them is sent any more. It takes as long as telling the client, seconds at
+// most. It may be called before Serve.
+func (s *Server) End(why *wire.Error) {
+	s.mu.Lock()
+	s.away = why
+	s.mu.Unlock()
+	s.fail(why, why)
+}
+
 // take acts on a frame.
 func (s *Server) take(ctx context.Context, h wire.Header, handle Handler) error {
 	s.seen.Store(int64(time.Since(s.began)))
@@ -189,21 +230,33 @@ func (s *Server) request(ctx context.Context, h wire.Header, handle Handler) err
 	case open >= int(s.hello.Requests):
 		return fmt.Errorf("%w: more than %d under way", wire.ErrBusy, open)
 	}
-	b, err := s.body(h)
-	if err != nil {
-		return err
+	select {
+	case s.handlers <- struct{}{}:
+	case <-s.done:
+		return nil
 	}
 	st := newStream(&s.session, h.Stream, h.Type, int(s.hello.Credit), wire.AnswerCredit)
 	st.credit -= int(h.Length)
 	st.ate = int(h.Length)
 	st.data = true // what follows is
 	st.over = h.Has(wire.FlagEnd)
-	st.ended = st.over
+	st.ended = st.over || !h.Type.CarriesObjects()
+	b, refused, err := s.admit(st, h)
+	if err != nil {
+		<-s.handlers
+		return err
+	}
+	if away != nil {
+		refused = away
+	}
 	ctx, st.cancel = context.WithCancel(ctx)
 	s.mu.Lock()
 	if s.err != nil {
 		s.mu.Unlock()
 		st.cancel()
+		b.free()
+		st.done()
+		<-s.handlers
 		return nil
 	}
 	s.last = h.Stream
@@ -211,11 +264,11 @@ func (s *Server) request(ctx context.Context, h wire.Header, handle Handler) err
 	s.running++
 	s.mu.Unlock()
 	s.wg.Go(func() {
-		r := &Request{Verb: h.Type, Body: b.data, st: st}
-		var err error
-		if away != nil {
-			err = away
-		} else {
+		defer func() { <-s.handlers }()
+		r := &Request{Verb: h.Type, st: st}
+		err := refused
+		if err == nil {
+			r.Body = b.data
 			err = handle(ctx, r)
 		}
 		b.free()
@@ -223,6 +276,31 @@ func (s *Server) request(ctx context.Context, h wire.Header, handle Handler) err
 	})
 	return nil
 }
+
+// admit reads the body of a request if there is room for it and for its data. Else the
+// request is refused, and all that it sends is thrown away.
+func (s *Server) admit(st *stream, h wire.Header) (b *buffer, refused, err error) {
+	need := 0
+	if h.Length > smallFrame {
+		need = classSize(classOf(int(h.Length)))
+	}
+	if !st.ended {
+		need += st.credit + st.credit/4 + 1<<minBits // as buffers take at most
+	}
+	if need > 0 {
+		if !s.opts.Room.Take(need) {
+			st.ended = true
+			return nil, errNoRoom, s.skip(h)
+		}
+		st.leave = func() { s.opts.Room.Give(need) }
+	}
+	if b, err = s.body(h); err != nil {
+		st.done()
+	}
+	return b, nil, err
+}
+
+var errNoRoom = fmt.Errorf("%w: the server has enough to do", wire.ErrBusy)
 
 // answered ends an answer as the handler's error says.
 func (s *Server) answered(ctx context.Context, r *Request, err error) {
@@ -239,11 +317,14 @@ func (s *Server) answered(ctx context.Context, r *Request, err error) {
 			s.opts.Log.Error("request failed", "verb", r.Verb, "err", err)
 		}
 		s.remove(st.number)
-		st.frame(wire.FlagError|wire.FlagEnd, e.Append(nil))
+		if s.reason() == nil { // else that is why it was cancelled, and the client is told it
+			st.frame(wire.FlagError|wire.FlagEnd, e.Append(nil))
+		}
 	}
 	st.cancel()
 	st.abandon(errAnswered)
 	st.release()
+	st.done()
 	r.held.free()
 	s.mu.Lock()
 	s.running--

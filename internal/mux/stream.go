@@ -29,6 +29,7 @@ type stream struct {
 	verb   wire.Type
 	window int    // credit that this side granted at first
 	cancel func() // the server's: ends the handler's context
+	leave  func() // the server's, not nil: gives the stream's part of the room back
 
 	mu   sync.Mutex // guards what follows
 	cond sync.Cond  // of mu: anything of it changed
@@ -41,6 +42,9 @@ type stream struct {
 	over   bool  // FlagEnd has come
 	ended  bool  // it has, or nothing more is wanted
 	err    error // instead of the end: returned after the queue
+	// filling: a body is being read. answered: by the server. After the one and not
+	// during the other the stream holds nothing.
+	filling, answered bool
 
 	// What is sent.
 	allowed int   // credit that the other side granted
@@ -88,22 +92,23 @@ func (st *stream) receive(h wire.Header) error {
 	st.data = st.data || h.Has(wire.FlagData)
 	st.over = h.Has(wire.FlagEnd)
 	wanted := !st.ended
+	st.filling = wanted
 	st.mu.Unlock()
 	if !wanted {
 		return st.s.skip(h)
 	}
 	var b *buffer
+	var err error
 	if h.Length > 0 {
-		var err error
-		if b, err = st.s.body(h); err != nil {
-			return err
-		}
+		b, err = st.s.body(h)
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.ended { // meanwhile
+	st.filling = false
+	if err != nil || st.ended { // meanwhile
 		b.free()
-		return nil
+		st.left()
+		return err
 	}
 	if b != nil {
 		st.push(chunk{b, h.Has(wire.FlagData)})
@@ -113,11 +118,29 @@ func (st *stream) receive(h wire.Header) error {
 	return nil
 }
 
-// push adds a chunk to the queue, or its bytes to the last one.
+// left gives the stream's part of the room back once it holds nothing; mu is held.
+func (st *stream) left() {
+	if st.answered && !st.filling && st.leave != nil {
+		st.leave()
+		st.leave = nil
+	}
+}
+
+// done says that the stream is answered and holds nothing but what is being read.
+func (st *stream) done() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.answered = true
+	st.left()
+}
+
+// push adds a chunk to the queue. A small one fills up the last first.
 func (st *stream) push(c chunk) {
-	if n := len(st.queue); n > 0 && c.data && len(c.buffer.data) <= smallFrame {
-		if last := st.queue[n-1]; last.data && last.room() >= len(c.buffer.data) {
-			last.buffer.data = append(last.buffer.data, c.buffer.data...)
+	if n := len(st.queue); n > 0 && c.data && len(c.buffer.data) <= smallFrame && st.queue[n-1].data {
+		last, b := st.queue[n-1].buffer, c.buffer
+		fits := min(last.room(), len(b.data))
+		last.data = append(last.data, b.data[:fits]...)
+		if b.data = b.data[:copy(b.data, b.data[fits:])]; len(b.data) == 0 {
 			c.free()
 			return
 		}
@@ -199,6 +222,9 @@ func (st *stream) fail(cause error) {
 		st.err = lost(cause)
 	}
 	st.close(lost(cause))
+	if st.cancel != nil {
+		st.cancel()
+	}
 }
 
 // close makes that no more is sent; mu is held.

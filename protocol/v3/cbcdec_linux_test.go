@@ -5,28 +5,12 @@ import (
 	"crypto/aes"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"backstay/internal/guardpage"
 )
-
-// fence returns a page of memory between two that crash the test when touched.
-func fence(t *testing.T) []byte {
-	size := unix.Getpagesize()
-	b, err := unix.Mmap(-1, 0, 3*size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Munmap(b) })
-	for _, page := range [][]byte{b[:size], b[2*size:]} {
-		if err := unix.Mprotect(page, unix.PROT_NONE); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b[size : 2*size]
-}
 
 // TestCBCDecrypterStaysWithin decrypts at both ends of fenced pages.
 func TestCBCDecrypterStaysWithin(t *testing.T) {
-	dst, src := fence(t), fence(t)
+	dst, src := guardpage.New(t), guardpage.New(t)
 	iv := make([]byte, aes.BlockSize)
 	for n := 0; n <= 40*aes.BlockSize; n += aes.BlockSize {
 		for _, at := range []int{0, len(src) - n} {

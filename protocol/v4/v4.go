@@ -90,6 +90,9 @@ const (
 // this revision does not know, too.
 func (t Type) Verb() bool { return t >= TypeEnroll }
 
+// CarriesObjects says whether objects follow the message of a request.
+func (t Type) CarriesObjects() bool { return t == TypePut || t == TypeCommit }
+
 var typeNames = map[Type]string{
 	TypeWindow: "WINDOW", TypeHello: "HELLO", TypeGoAway: "GOAWAY", TypeCancel: "CANCEL",
 	TypeEnroll: "ENROLL", TypeHave: "HAVE", TypePut: "PUT", TypeCommit: "COMMIT",

@@ -103,17 +103,26 @@ func (r *contentReader) read(ctx context.Context, c Content) error {
 func (r *contentReader) list(ctx context.Context, level uint8, e Entry) (Content, error) {
 	var c Content
 	err := r.each(ctx, []Entry{e}, func(_ int, object []byte) error {
-		plaintext, h, err := r.open(nil, object, TypeList, e)
-		if err != nil {
-			return err
-		}
-		c, err = parseList(plaintext, h.Refs, e.Size)
-		if err == nil && c.Level != level {
-			err = fmt.Errorf("%w: list of level %d, want %d", ErrContent, c.Level, level)
-		}
+		entries, err := r.keys.OpenList(object, e, level)
+		c = Content{Size: e.Size, Level: level, Entries: entries}
 		return err
 	})
 	return c, err
+}
+
+// OpenList opens the chunk list that e refers to and returns its entries, which are of
+// a level (SPEC.md, "Chunk lists"). Errors: those of [Keyring.Open], and others of the
+// class [ErrCorrupt].
+func (k *Keyring) OpenList(object []byte, e Entry, level uint8) ([]Entry, error) {
+	plaintext, h, err := k.openEntry(nil, object, TypeList, e)
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseList(plaintext, h.Refs, e.Size)
+	if err == nil && c.Level != level {
+		err = fmt.Errorf("%w: list of level %d, want %d", ErrContent, c.Level, level)
+	}
+	return c.Entries, err
 }
 
 // chunks fetches and opens the chunks of a batch, size bytes together, into buf.
@@ -125,7 +134,7 @@ func (r *contentReader) chunks(ctx context.Context, batch []Entry, size int) err
 			at += int(e.Size)
 		}
 		e := batch[i]
-		plaintext, _, err := r.open((*r.buf)[at:at:at+int(e.Size)], object, TypeChunk, e)
+		plaintext, _, err := r.keys.openEntry((*r.buf)[at:at:at+int(e.Size)], object, TypeChunk, e)
 		if err == nil && uint64(len(plaintext)) != e.Size {
 			err = fmt.Errorf("%w: chunk of %d bytes, want %d", ErrContent, len(plaintext), e.Size)
 		}
@@ -133,13 +142,13 @@ func (r *contentReader) chunks(ctx context.Context, batch []Entry, size int) err
 	})
 }
 
-// open opens an object and checks that it is the one that e refers to.
-func (r *contentReader) open(dst, object []byte, want Type, e Entry) ([]byte, Header, error) {
-	plaintext, h, err := r.keys.Open(dst, object)
+// openEntry opens an object and checks that it is the one that e refers to.
+func (k *Keyring) openEntry(dst, object []byte, want Type, e Entry) ([]byte, Header, error) {
+	plaintext, h, err := k.Open(dst, object)
 	if err != nil {
 		return nil, h, err
 	}
-	if h.Type != want || r.keys.Hash(plaintext) != e.Hash {
+	if h.Type != want || k.Hash(plaintext) != e.Hash {
 		return nil, h, fmt.Errorf("%w: it is another %v", ErrContent, h.Type)
 	}
 	return plaintext, h, nil

@@ -326,7 +326,7 @@ func (q *request) append(ctx context.Context, entry []byte) error {
 	if err != nil {
 		return err
 	}
-	q.s.cutRevoked(m.Now())
+	q.s.cutRevoked(m.Now(), q.session)
 	return q.Answer(wire.AppendEmpty(nil))
 }
 

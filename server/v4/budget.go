@@ -25,6 +25,9 @@ type budget struct {
 	perDevice  int
 	maxWaiting int // of those who hold nothing; more are told to come later
 	maxQueued  int // of one device
+	// patience is how long a request is waited for: time for the largest object at
+	// 75 KB/s.
+	patience time.Duration
 
 	mu      sync.Mutex // guards what follows
 	free    int        // bytes
@@ -45,8 +48,7 @@ type claim struct {
 	evict func() // ends the request; it does not wait for that
 }
 
-// patience is how long a request is waited for: time for the largest object at 75
-// KB/s.
+// patience is that of the server's budgets.
 const patience = time.Minute
 
 type waiter struct {
@@ -57,7 +59,7 @@ type waiter struct {
 
 func newBudget(bytes, perDevice, maxWaiting int) *budget {
 	return &budget{
-		perDevice: perDevice, maxWaiting: maxWaiting, maxQueued: max(maxWaiting/3, 1), free: bytes,
+		perDevice: perDevice, maxWaiting: maxWaiting, maxQueued: max(maxWaiting/3, 1), patience: patience, free: bytes,
 		active: make(map[*claim]struct{}), working: make(map[vault.DeviceID]int),
 	}
 }
@@ -95,7 +97,7 @@ func (b *budget) enter(ctx context.Context, device vault.DeviceID, n, most int, 
 }
 
 func (b *budget) wait(ctx context.Context, w *waiter, in *[]*waiter) error {
-	impatient := time.NewTicker(patience)
+	impatient := time.NewTicker(b.patience)
 	defer impatient.Stop()
 	for waiting := true; waiting; {
 		select {
@@ -131,7 +133,7 @@ func (b *budget) evictSlowest() {
 			slowest = c
 		}
 	}
-	if slowest != nil && time.Since(slowest.since) >= patience {
+	if slowest != nil && time.Since(slowest.since) >= b.patience {
 		slowest.since = time.Now() // once
 		slowest.evict()
 	}

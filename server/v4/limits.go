@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"backstay/internal/mux"
+	"backstay/protocol/vault"
 )
 
 // addressOf returns what limits go by: an IPv4 address, or the 64 bits of an IPv6
@@ -49,6 +52,48 @@ func (c *crowd) leave(address string) {
 	defer c.mu.Unlock()
 	if c.in[address]--; c.in[address] == 0 {
 		delete(c.in, address)
+	}
+}
+
+// room is the memory for what the requests of all sessions have sent and nobody has
+// read. It is never waited for: whoever finds it full is told to come later, and what
+// a request holds it gives back when it is answered, which waits for nobody's room.
+type room struct {
+	share int // bytes that a device has at most
+
+	mu    sync.Mutex // guards what follows
+	free  int        // bytes
+	taken map[vault.DeviceID]int
+}
+
+// of is the room as the sessions of a device have it.
+func (r *room) of(device vault.DeviceID) mux.Room { return deviceRoom{r, device} }
+
+type deviceRoom struct {
+	*room
+	device vault.DeviceID
+}
+
+func (d deviceRoom) Take(n int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n > d.free || d.taken[d.device]+n > d.share {
+		return false
+	}
+	if d.taken == nil {
+		d.taken = make(map[vault.DeviceID]int)
+	}
+	d.free -= n
+	d.taken[d.device] += n
+	return true
+}
+
+func (d deviceRoom) Give(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.free += n
+	if d.taken[d.device] -= n; d.taken[d.device] == 0 {
+		delete(d.taken, d.device)
 	}
 }
 

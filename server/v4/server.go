@@ -5,8 +5,9 @@
 // nothing else, and adds to it only as itself; there is no verb that takes away. What
 // is answered to PUT and COMMIT is durable.
 //
-// What clients can make the server hold in memory is bounded by two budgets, one for
-// objects that come and one for answers that go, shared fairly; see budget. Frames are
+// What clients can make the server hold in memory is bounded for all of them together:
+// what they send and nobody has read by a room, objects that come and answers that go
+// by a budget each, all shared fairly. See the bounds of memory below. Frames are
 // package mux's, accounts and membership package accounts'. Enter at [New] and
 // [Server.Serve].
 package v4
@@ -45,20 +46,26 @@ const (
 	// the largest message, an entry of the membership log.
 	requests = 8
 	credit   = 256 << 10
-	// cutTime is how long a session that is cut goes on after GOAWAY: for as long as
-	// it takes to tell the client why.
-	cutTime = 500 * time.Millisecond
 )
 
-// Bounds of memory. With what the store and idle sessions need they add up to what
-// the program promises.
+// Bounds of memory, 40 MiB together, however many sessions there are and whatever
+// they do. A session itself takes about 100 KiB, its connection, 16 pages for requests
+// and its frames on their way out; with that and the store's they add up to what the
+// program promises.
 const (
+	// requestBytes is for what requests have sent and nobody has read: that of 50
+	// with objects. It is given back when a request is answered. Requests that wait
+	// hold some, so it is more than uploads at work and maxWaiting take: then one
+	// of a full room waits for an upload, and sees to it that slow ones end.
+	requestBytes = 16 << 20
+	// deviceBytes is how much of it one device may have.
+	deviceBytes   = requestBytes / 4
 	uploadBytes   = 14 << 20
 	downloadBytes = 10 << 20
 	// perDevice is how many uploads, and downloads, of one device are at work.
 	perDevice = 3
-	// maxWaiting is how many requests wait for either, each with its credit full.
-	maxWaiting = 40
+	// maxWaiting is how many requests wait for either.
+	maxWaiting = 24
 )
 
 // Clock says whether stamps can be made. Its error, with a text for a person, is told
@@ -85,6 +92,7 @@ type Options struct {
 type Server struct {
 	o         Options
 	tls       *tls.Config
+	requests  room
 	uploads   *budget
 	downloads *budget
 	mailbox   mailbox
@@ -121,6 +129,7 @@ func New(o Options) *Server {
 	}
 	return &Server{
 		o: o, tls: wire.ServerConfig(o.Key),
+		requests:  room{free: requestBytes, share: deviceBytes},
 		uploads:   newBudget(uploadBytes, perDevice, maxWaiting),
 		downloads: newBudget(downloadBytes, perDevice, maxWaiting),
 		enrols:    limiter{burst: 30, every: 2 * time.Second},
@@ -150,7 +159,6 @@ type session struct {
 	serving context.Context                  // ends when the server takes no more requests
 
 	away sync.Once
-	stop context.CancelFunc // ends the session
 }
 
 // Serve speaks version 4 on a connection whose first bytes are those of TLS, until
@@ -178,9 +186,6 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn) error {
 		return err
 	}
 	se := &session{s: s, client: s.o.Accounts.Who(key), address: address, conn: secure, serving: ctx}
-	live, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	se.stop = stop
 	if se.client.Device != nil || se.client.Root {
 		known()
 		s.counters.sessions.Add(1)
@@ -192,7 +197,7 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn) error {
 	}
 	hello, err := se.hello(ctx)
 	if err == nil {
-		se.mux = mux.NewServer(secure, hello, mux.Options{Log: s.o.Log})
+		se.mux = mux.NewServer(secure, hello, mux.Options{Log: s.o.Log, Room: s.requests.of(se.id)})
 		s.enter(se)
 		defer s.leave(se)
 		// Whoever revokes looks for sessions, and this looks for a revocation, after
@@ -204,7 +209,7 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn) error {
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { se.leave(&wire.Error{Code: wire.CodeClosing, Text: "the server is stopping"}) })()
-	return se.mux.Serve(live, se.handle)
+	return se.mux.Serve(context.WithoutCancel(ctx), se.handle)
 }
 
 // enter adds a session, and sends the device's oldest away if there are too many.
@@ -213,7 +218,7 @@ func (s *Server) enter(se *session) {
 	defer s.mu.Unlock()
 	all := append(s.sessions[se.id], se)
 	if se.client.Device != nil && len(all) > maxSessions {
-		go all[0].cut(&wire.Error{Code: wire.CodeClosing, Text: "this device has begun newer sessions"})
+		go all[0].mux.End(&wire.Error{Code: wire.CodeClosing, Text: "this device has begun newer sessions"})
 		all = slices.Delete(all, 0, 1)
 	}
 	s.sessions[se.id] = all
@@ -230,8 +235,9 @@ func (s *Server) leave(se *session) {
 	}
 }
 
-// cutRevoked ends the sessions of devices that the log has ended.
-func (s *Server) cutRevoked(log *vault.Members) {
+// cutRevoked ends the sessions of devices that the log has ended; but of its own by,
+// which asked for that, when it is answered.
+func (s *Server) cutRevoked(log *vault.Members, by *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, all := range s.sessions {
@@ -239,7 +245,11 @@ func (s *Server) cutRevoked(log *vault.Members) {
 			continue
 		}
 		for _, se := range all {
-			go se.cut(wire.AsError(errRevoked))
+			if se == by {
+				se.leave(wire.AsError(errRevoked))
+			} else {
+				go se.mux.End(wire.AsError(errRevoked))
+			}
 		}
 	}
 }
@@ -249,12 +259,6 @@ var errRevoked = fmt.Errorf("%w: it can be enrolled again as a new device", wire
 // leave tells the client to make no more requests; the session ends after those
 // under way.
 func (se *session) leave(why *wire.Error) { se.away.Do(func() { se.mux.GoAway(why) }) }
-
-// cut ends the session at once, but for the time to say why.
-func (se *session) cut(why *wire.Error) {
-	time.AfterFunc(cutTime, se.stop)
-	se.leave(why)
-}
 
 // standing is what a client is when it asks for something.
 type standing uint8
@@ -438,5 +442,5 @@ func (s *Server) reply(err error) error {
 
 // tooSlow ends the session because others wait for the memory it holds.
 func (se *session) tooSlow() {
-	go se.cut(&wire.Error{Code: wire.CodeBusy, Text: "others wait, and this connection was too slow: try again later"})
+	go se.mux.End(&wire.Error{Code: wire.CodeBusy, Text: "others wait, and this connection was too slow: try again later"})
 }
