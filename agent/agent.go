@@ -30,6 +30,7 @@ import (
 	"backstay/agent/device"
 	"backstay/agent/enrol"
 	"backstay/agent/exclude"
+	"backstay/agent/line"
 	"backstay/agent/scan"
 	"backstay/agent/scan/facts"
 	"backstay/protocol/vault"
@@ -110,6 +111,11 @@ type agent struct {
 	// tellExcluded is told how much of a root the rules exclude; nil: nobody.
 	tellExcluded func(root string, n int)
 
+	// line is the connection with the server.
+	line line.Dialer
+	// hold waits until anything may be sent. Default: it may.
+	hold func(context.Context) error
+
 	// crashed is when the system was booted after it had stopped under a running
 	// agent; zero if it had not, or a person has answered for it.
 	crashed time.Time
@@ -162,6 +168,7 @@ func open(ctx context.Context, o Options) (_ *agent, err error) {
 	if a.roots, err = rootsOf(a.cfg); err != nil {
 		return nil, err
 	}
+	a.line.Limit(int64(a.cfg.Settings.UploadLimit), int64(a.cfg.Settings.DownloadLimit))
 	switch o.Protocol {
 	case 3:
 		a.id, err = loadIdentity(o.Folder, a.cfg.Name, o.Log)

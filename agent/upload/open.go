@@ -50,6 +50,9 @@ func Open(ctx context.Context, o Options) (*Uploader, Finding, error) {
 	if o.Sent == nil {
 		o.Sent = func(string, int64) {}
 	}
+	if o.Hold == nil {
+		o.Hold = func(context.Context) error { return nil }
+	}
 	u := &Uploader{
 		o: o, device: o.Identity.ID(), large: make(chan struct{}, largeFiles), lastSent: o.LastSent,
 		completed: map[string]bool{}, passed: map[string]bool{}, nameless: map[vault.PathID]v4.Row{}, wake: make(chan struct{}, 1),
@@ -65,7 +68,7 @@ func Open(ctx context.Context, o Options) (*Uploader, Finding, error) {
 	for root := range u.passes {
 		u.passed[root] = true
 	}
-	u.put = newPutter(ctx, o.Session, o.Catalog, u.history.Seq > 0 || len(u.passes) > 0 || o.LastSent != vault.CommitHash{})
+	u.put = newPutter(ctx, o.Session, o.Catalog, o.Hold, u.history.Seq > 0 || len(u.passes) > 0 || o.LastSent != vault.CommitHash{})
 	return u, finding, nil
 }
 

@@ -35,6 +35,8 @@ const (
 type putter struct {
 	session Session
 	catalog *catalog.Destination
+	// hold is Options.Hold.
+	hold func(context.Context) error
 	// ask: the server may hold objects that the catalog does not know of.
 	ask bool
 	// noted are the chunks in the catalog, if it had none when the session began:
@@ -61,7 +63,7 @@ type recent struct {
 // batch is a set of objects that is sent in one request.
 type batch struct {
 	objects [][]byte
-	// room is where the objects lie, but for one that is larger than all of it.
+	// room is where the objects lie that fit into it.
 	room  *[batchBytes]byte
 	ids   []vault.ObjectID
 	size  int
@@ -82,8 +84,8 @@ func (b *batch) wait(ctx context.Context) error {
 
 // newPutter returns a putter. ask says that the server, and the catalog, may hold
 // chunks already.
-func newPutter(ctx context.Context, s Session, c *catalog.Destination, ask bool) *putter {
-	p := &putter{session: s, catalog: c, ask: ask, slots: make(chan struct{}, batches), recent: map[vault.Hash]recent{}}
+func newPutter(ctx context.Context, s Session, c *catalog.Destination, hold func(context.Context) error, ask bool) *putter {
+	p := &putter{session: s, catalog: c, hold: hold, ask: ask, slots: make(chan struct{}, batches), recent: map[vault.Hash]recent{}}
 	if !ask {
 		p.noted = &filter{}
 	}
@@ -170,17 +172,20 @@ func (p *putter) add(ctx context.Context, object []byte, id vault.ObjectID) (*ba
 // rooms are the memory of batches, which is used again and again.
 var rooms = sync.Pool{New: func() any { return new([batchBytes]byte) }}
 
-// keep adds a copy of an object.
+// keep adds a copy of an object. Not every one has room: a chunk may be larger than a
+// batch, and while one batch was sent another goroutine may have begun the next.
 func (b *batch) keep(object []byte, id vault.ObjectID) {
-	if len(object) > batchBytes {
+	at, end := b.size, b.size+len(object)
+	if end > batchBytes {
 		object = slices.Clone(object)
 	} else {
 		if b.room == nil {
 			b.room = rooms.Get().(*[batchBytes]byte)
 		}
-		object = b.room[b.size : b.size+copy(b.room[b.size:], object)]
+		copy(b.room[at:end], object)
+		object = b.room[at:end]
 	}
-	b.objects, b.ids, b.size = append(b.objects, object), append(b.ids, id), b.size+len(object)
+	b.objects, b.ids, b.size = append(b.objects, object), append(b.ids, id), end
 }
 
 // take makes b the caller's to send, if nobody has taken it. The caller holds mu.
@@ -239,6 +244,9 @@ func (p *putter) send(ctx context.Context, b *batch) error {
 
 // transfer sends a batch in an order that says nothing about a file's.
 func (p *putter) transfer(b *batch) error {
+	if err := p.hold(p.ctx); err != nil {
+		return err
+	}
 	rand.Shuffle(len(b.ids), func(i, j int) {
 		b.ids[i], b.ids[j] = b.ids[j], b.ids[i]
 		b.objects[i], b.objects[j] = b.objects[j], b.objects[i]

@@ -44,6 +44,8 @@ type Options struct {
 	Key ed25519.PrivateKey
 	// Timeout bounds the time until the server's HELLO. Default: 30 seconds.
 	Timeout time.Duration
+	// Dial opens the connection. Default: that of net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Log is told at level Debug when a session begins. Default: nothing is logged.
 	Log *slog.Logger
 }
@@ -75,8 +77,11 @@ func Dial(ctx context.Context, opts Options) (*Session, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var dialer net.Dialer
-	raw, err := dialer.DialContext(ctx, "tcp", opts.Address)
+	dial := opts.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	raw, err := dial(ctx, "tcp", opts.Address)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", unreachable{err})
 	}
