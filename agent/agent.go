@@ -30,6 +30,7 @@ import (
 	"backstay/agent/device"
 	"backstay/agent/enrol"
 	"backstay/agent/exclude"
+	"backstay/agent/line"
 	"backstay/agent/scan"
 	"backstay/agent/scan/facts"
 	"backstay/protocol/vault"
@@ -116,6 +117,11 @@ type agent struct {
 	// tellExcluded is told how much of a root the rules exclude; nil: nobody.
 	tellExcluded func(root string, n int)
 
+	// line is the connection with the server.
+	line line.Dialer
+	// hold waits until anything may be sent. Default: it may.
+	hold func(context.Context) error
+
 	// crashed is when the system was booted after it had stopped under a running
 	// agent; zero if it had not, or a person has answered for it.
 	crashed time.Time
@@ -171,6 +177,7 @@ func open(ctx context.Context, o Options) (_ *agent, err error) {
 	if a.lock, err = lock(o.State); err != nil {
 		return nil, err
 	}
+	a.line.Limit(int64(a.cfg.Settings.UploadLimit), int64(a.cfg.Settings.DownloadLimit))
 	if a.crashed, err = bootmark.Set(o.State); err == nil {
 		a.cat, err = catalog.Open(ctx, o.State, o.Log)
 	}

@@ -59,9 +59,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		agent: a, queue: newQueue(), sets: make(chan []watcher.Root, 1),
 		settling: settle.New(settle.Options{Quiet: time.Duration(a.cfg.Settings.Settle)}),
 		rescans:  map[string]string{}, torn: map[string]int{}, wake: make(chan struct{}, 1),
-		excluded: map[string]int{}, gate: make(chan struct{}), redial: make(chan struct{}, 1),
-		scanned: map[string]bool{}, refused: map[string]bool{},
+		excluded: map[string]int{}, gate: newGate(a.cfg.Settings.Policy), redial: make(chan struct{}, 1),
+		scanned: map[string]bool{}, refused: map[string]bool{}, again: make(chan struct{}, 1),
 	}
+	w.gate.until, w.gate.pause = keptPause(o.State, a.log)
+	a.hold = w.gate.wait
 	a.tellExcluded = func(root string, n int) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -82,6 +84,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	part(w.follow)
 	part(w.plan)
 	part(w.serve)
+	w.heed(ctx, &group)
 	if o.Protocol == 4 {
 		part(w.upload)
 	} else {
@@ -105,6 +108,10 @@ type work struct {
 	wake chan struct{}
 
 	settling *settle.Queue
+	// gate says whether anything may be sent.
+	gate *gate
+	// again ends the wait for the next attempt to reach the server.
+	again chan struct{}
 
 	mu sync.Mutex // guards what follows
 	// rescans holds the roots to scan and why.
@@ -132,13 +139,8 @@ type work struct {
 	offline string
 	failing localapi.Problem
 	refused map[string]bool
-	// pause: nothing is sent until pausedUntil, or for good if that is zero.
-	pause       bool
-	pausedUntil time.Time
 	// redial ends the session, and the wait for the next one.
 	redial chan struct{}
-	// gate is closed and replaced when pause changes.
-	gate chan struct{}
 	// waiters are called when everything has settled.
 	waiters []func()
 	// released is when memory was last given back; releasing: it will be.
@@ -441,7 +443,7 @@ func (w *work) send(ctx context.Context) error {
 		w.tell(Event{Kind: Offline, Text: err.Error()})
 	}
 	for {
-		if !w.unpaused(ctx) {
+		if w.gate.wait(ctx) != nil {
 			return nil
 		}
 		it, ok, more := w.queue.take()
@@ -513,6 +515,8 @@ func (w *work) send(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-w.again:
+			wait.Reset()
 		case <-time.After(delay):
 		}
 	}
@@ -614,7 +618,9 @@ func (w *work) reload() error {
 	for _, r := range oldRoots {
 		before[r.path] = true
 	}
-	if maps.Equal(paths, before) && slices.Equal(cfg.Excludes, old.Excludes) && cfg.Address == old.Address && cfg.Settings == old.Settings {
+	w.line.Limit(int64(cfg.Settings.UploadLimit), int64(cfg.Settings.DownloadLimit))
+	w.gate.change(func() { w.gate.policy = cfg.Settings.Policy })
+	if maps.Equal(paths, before) && slices.Equal(cfg.Excludes, old.Excludes) && cfg.Address == old.Address && cfg.Settings.SameWatching(old.Settings) {
 		return nil
 	}
 	w.log.Info("configuration changed", "roots", len(roots), "excludes", len(cfg.Excludes))

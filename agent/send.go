@@ -45,7 +45,7 @@ func (s *sender) connect(ctx context.Context) error {
 	name, id := a.id.name, a.id.id
 	a.mu.Unlock()
 	session, err := v3.Dial(ctx, v3.Options{
-		Address: address, Name: name, Identity: id, Family: s.family, AnswerTimeout: answerTimeout, Log: a.log,
+		Address: address, Name: name, Identity: id, Family: s.family, AnswerTimeout: answerTimeout, Dial: a.line.Dial, Log: a.log,
 		Save: func(id v3.Identity) error {
 			a.mu.Lock()
 			defer a.mu.Unlock()
@@ -94,7 +94,10 @@ func (s *sender) deliver(ctx context.Context, it item, fuzzy bool) (outcome, err
 	if err != nil {
 		return failed, err
 	}
-	src := &source{root: it.root, path: it.path, fuzzy: fuzzy, sent: func(n int64) { a.tell(Event{Kind: Sent, Path: it.path, Size: n}) }}
+	src := &source{root: it.root, path: it.path, fuzzy: fuzzy, hold: func() error { return nil }, sent: func(n int64) { a.tell(Event{Kind: Sent, Path: it.path, Size: n}) }}
+	if a.hold != nil {
+		src.hold = func() error { return a.hold(ctx) }
+	}
 	if err := src.open(); err != nil {
 		if errors.Is(err, capture.ErrVanished) || errors.Is(err, capture.ErrNotRegular) {
 			// The next scan says what that means.
@@ -175,6 +178,8 @@ type source struct {
 	root, path string
 	// fuzzy: a torn read is good enough; torn says that it was one.
 	fuzzy, torn bool
+	// hold waits, before every read, until anything may be sent.
+	hold func() error
 	// sent is told of every read, and of what a Rewind takes back.
 	sent func(n int64)
 
@@ -208,6 +213,9 @@ func (s *source) Size() int64 { return s.facts.Size }
 
 // Read implements v3.Source.
 func (s *source) Read(p []byte) (int, error) {
+	if err := s.hold(); err != nil {
+		return 0, err
+	}
 	n, err := s.file.Read(p)
 	s.read += int64(n)
 	if n > 0 {

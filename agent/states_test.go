@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"backstay/agent/catalog"
+	"backstay/agent/conditions"
 	"backstay/agent/config"
 	"backstay/agent/device"
 	"backstay/agent/localapi"
@@ -40,9 +41,11 @@ func newWork(t *testing.T) (w *work, notices *[]string) {
 		log: slog.New(slog.DiscardHandler), cat: c, problems: map[string]problem{}, cfg: config.Config{Address: "server"},
 		device: &device.Device{Name: "desk", Identity: identity},
 	}
+	open := newGate(conditions.Policy{})
+	open.change(func() { open.machine = &conditions.Machine{} })
 	return &work{
 		agent: a, queue: newQueue(), settling: settle.New(settle.Options{}), rescans: map[string]string{}, torn: map[string]int{},
-		wake: make(chan struct{}, 1), scanned: map[string]bool{}, refused: map[string]bool{}, gate: make(chan struct{}),
+		wake: make(chan struct{}, 1), scanned: map[string]bool{}, refused: map[string]bool{}, gate: open,
 	}, notices
 }
 

@@ -60,10 +60,13 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 		st.Excluded += n
 	}
 	st.Waiting = w.queue.len() + w.settling.Waiting() + w.sending
-	paused := w.paused(time.Now())
-	if paused && !w.pausedUntil.IsZero() {
-		until := w.pausedUntil
-		st.PausedUntil = &until
+	held, _ := w.gate.now()
+	paused := held != nil && held.Cause != ""
+	if paused {
+		st.PausedBy = string(held.Cause)
+		if until := held.Until; !until.IsZero() {
+			st.PausedUntil = &until
+		}
 	}
 	switch {
 	case len(alarms) > 0:
@@ -79,7 +82,7 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 	case w.offline != "":
 		st.State, st.Reason = localapi.Offline, w.offline
 	case paused:
-		st.State = localapi.Paused
+		st.State, st.Reason = localapi.Paused, held.Text
 	case st.FirstPass:
 		st.State = localapi.FirstPass
 	case st.Waiting > 0 || w.busy > 0:
@@ -164,53 +167,17 @@ func (w *work) Acknowledge(ctx context.Context) error {
 
 // Pause implements localapi.Service.
 func (w *work) Pause(_ context.Context, until time.Time) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.pause, w.pausedUntil = true, until
-	w.gateChanged()
+	if err := keepPause(w.o.State, until); err != nil {
+		return err
+	}
+	w.gate.change(func() { w.gate.pause, w.gate.until = true, until })
 	return nil
 }
 
 // Resume implements localapi.Service.
 func (w *work) Resume(context.Context) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.pause, w.pausedUntil = false, time.Time{}
-	w.gateChanged()
-	return nil
-}
-
-// paused says whether sending is to wait. The caller holds mu.
-func (w *work) paused(now time.Time) bool {
-	return w.pause && (w.pausedUntil.IsZero() || now.Before(w.pausedUntil))
-}
-
-// gateChanged wakes who waits for the pause to end. The caller holds mu.
-func (w *work) gateChanged() {
-	close(w.gate)
-	w.gate = make(chan struct{})
-}
-
-// unpaused waits until sending may go on; false if ctx ends first.
-func (w *work) unpaused(ctx context.Context) bool {
-	for {
-		w.mu.Lock()
-		paused, until, gate := w.paused(time.Now()), w.pausedUntil, w.gate
-		w.mu.Unlock()
-		if !paused {
-			return true
-		}
-		var over <-chan time.Time
-		if !until.IsZero() {
-			over = time.After(time.Until(until))
-		}
-		select {
-		case <-gate:
-		case <-over:
-		case <-ctx.Done():
-			return false
-		}
-	}
+	w.gate.resume()
+	return endPause(w.o.State)
 }
 
 // state notes whether there is a session, and what only a person can help with.
@@ -260,6 +227,8 @@ func (w *work) Backup(ctx context.Context, paths []string) (localapi.Report, err
 	w.mu.Lock()
 	files, bytes := w.safeFiles, w.safeBytes
 	w.mu.Unlock()
+	w.gate.change(func() { w.gate.asked++ })
+	defer w.gate.change(func() { w.gate.asked-- })
 	settled := make(chan struct{})
 	var once sync.Once
 	w.do(func() {
@@ -282,11 +251,8 @@ func (w *work) Backup(ctx context.Context, paths []string) (localapi.Report, err
 		case <-time.After(time.Second):
 			// Rather an answer than waiting for a server that is not there.
 			w.mu.Lock()
-			offline, failing, paused := w.offline, w.failing.Reason, w.paused(time.Now())
+			offline, failing := w.offline, w.failing.Reason
 			w.mu.Unlock()
-			if paused {
-				return report, &localapi.Error{Text: "the agent is paused; end that with: agent resume", Code: 1}
-			}
 			if text := cmp.Or(failing, offline); text != "" {
 				return report, &localapi.Error{Text: text, Code: 4}
 			}

@@ -36,7 +36,7 @@ func (a *agent) connectV4(ctx context.Context, dest *catalog.Destination) (_ *li
 	d := a.device
 	a.mu.Unlock()
 	session, err := client.Dial(ctx, client.Options{
-		Address: a.config().Address, Pin: d.Pin, Key: d.Identity.TLS(), Clock: a.compareClocks, Log: a.log,
+		Address: a.config().Address, Pin: d.Pin, Key: d.Identity.TLS(), Dial: a.line.Dial, Clock: a.compareClocks, Log: a.log,
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -127,6 +127,8 @@ func (w *work) upload(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-w.redial:
+			wait.Reset()
+		case <-w.again:
 			wait.Reset()
 		case <-time.After(delay):
 		}
@@ -227,8 +229,8 @@ func (a *agent) open(ctx context.Context, l *link, dest *catalog.Destination, la
 			}
 			return roots
 		},
-		Sent:     func(path string, n int64) { a.tell(Event{Kind: Sent, Path: path, Size: n}) },
-		LastSent: last, Compare: compare, Log: a.log,
+		Sent: func(path string, n int64) { a.tell(Event{Kind: Sent, Path: path, Size: n}) },
+		Hold: a.hold, LastSent: last, Compare: compare, Log: a.log,
 	})
 }
 
@@ -300,7 +302,7 @@ func (a *agent) alarm(ctx context.Context, dest *catalog.Destination, kind, text
 // nextItem waits for the first item of the queue.
 func (w *work) nextItem(ctx context.Context) (upload.Item, bool) {
 	for {
-		if !w.unpaused(ctx) {
+		if w.gate.wait(ctx) != nil {
 			return upload.Item{}, false
 		}
 		w.begin()

@@ -12,10 +12,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/adrg/xdg"
 
+	"backstay/agent/conditions"
 	"backstay/internal/settings"
 	"backstay/protocol/info"
 )
@@ -57,11 +60,68 @@ type Settings struct {
 	// LogFile is the path of the rotating log; the default is agent.log in
 	// the state folder, off for none.
 	LogFile string `toml:"log_file"`
+	Sending
+}
+
+// Sending says when the agent may send, and how fast.
+type Sending struct {
+	conditions.Policy
+	// UploadLimit is how much the agent sends in a second, over all; 0: as much as
+	// it can. It does not slow down a restore.
+	UploadLimit Rate `toml:"upload_limit"`
+	// DownloadLimit is how much the agent, or a command that reads from the server
+	// such as restore, receives in a second; 0: as much as it can.
+	DownloadLimit Rate `toml:"download_limit"`
 }
 
 // DefaultSettings returns what is in force where agent.toml says nothing.
 func DefaultSettings() Settings {
-	return Settings{Settle: Duration(500 * time.Millisecond), Rescan: Duration(4 * time.Hour), Poll: Duration(30 * time.Second)}
+	return Settings{
+		Settle: Duration(500 * time.Millisecond), Rescan: Duration(4 * time.Hour), Poll: Duration(30 * time.Second),
+		Sending: Sending{Policy: conditions.Default()},
+	}
+}
+
+// SameWatching says whether two settings differ at most in what they say of sending.
+func (s Settings) SameWatching(t Settings) bool {
+	return s.Settle == t.Settle && s.Rescan == t.Rescan && s.Poll == t.Poll && s.LogFile == t.LogFile
+}
+
+// minRate is the least limit: with less, answers would be waited for in vain.
+const minRate = 16_000
+
+// Rate is bytes in a second, written as a number or as in "500kB/s" or "2 MiB". 0 means
+// no limit.
+type Rate int64
+
+// UnmarshalText reads a number of bytes with or without a unit.
+func (r *Rate) UnmarshalText(b []byte) error {
+	text := strings.TrimSuffix(string(b), "/s")
+	number := strings.TrimRight(text, "kKMGiBb ")
+	unit, ok := rateUnits[strings.TrimSpace(text[len(number):])]
+	n, err := strconv.ParseFloat(number, 64)
+	if !ok || err != nil || !(n >= 0 && n*unit < 1<<50) {
+		return fmt.Errorf("%q is no speed; write it as \"500kB/s\" or \"2MB/s\", 0 for no limit", b)
+	}
+	*r = Rate(n * unit)
+	return nil
+}
+
+// check says what is wrong with the content of agent.toml.
+func (s Settings) check() error {
+	if s.Settle < 0 || s.Rescan < Duration(time.Minute) || s.Poll < Duration(time.Second) {
+		return errors.New("settle must not be negative, rescan at least 1m, poll at least 1s")
+	}
+	for _, limit := range []Rate{s.UploadLimit, s.DownloadLimit} {
+		if limit != 0 && limit < minRate {
+			return errors.New("upload_limit and download_limit are at least 16kB/s, or 0 for no limit")
+		}
+	}
+	return s.Policy.Check()
+}
+
+var rateUnits = map[string]float64{
+	"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
 }
 
 // Duration is a time.Duration written as in "30s" or "4h".
@@ -130,8 +190,8 @@ func Load(folder string) (Config, error) {
 	if err := settings.Load(path, &c.Settings); err != nil {
 		return c, err
 	}
-	if c.Settings.Settle < 0 || c.Settings.Rescan < Duration(time.Minute) || c.Settings.Poll < Duration(time.Second) {
-		return c, fmt.Errorf("%s: settle must not be negative, rescan at least 1m, poll at least 1s", path)
+	if err := c.Settings.check(); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"backstay/agent/conditions"
 )
 
 func write(t *testing.T, dir string, files map[string]string) {
@@ -51,6 +54,13 @@ func TestLoadRefuses(t *testing.T) {
 		{"bad port.info that is needed", map[string]string{"transfer.info": "h\nada\n", "port.info": "x"}, "port.info line 1"},
 		{"unknown key", map[string]string{"transfer.info": good, "agent.toml": "a = 1\n"}, "agent.toml:1: unknown key"},
 		{"no span", map[string]string{"transfer.info": good, "agent.toml": "\nsettle = 'soon'\n"}, "agent.toml:2: "},
+		{"no choice", map[string]string{"transfer.info": good, "agent.toml": "on_battery = 'stop'\n"}, "agent.toml: on_battery"},
+		{"no percent", map[string]string{"transfer.info": good, "agent.toml": "battery_floor = 101\n"}, "agent.toml: battery_floor"},
+		{"no window", map[string]string{"transfer.info": good, "agent.toml": "windows = [\n'22:00-06:00',\n'at night']\n"}, "agent.toml:3: "},
+		{"no rate", map[string]string{"transfer.info": good, "agent.toml": "upload_limit = 'fast'\n"}, "agent.toml:1: "},
+		{"negative rate", map[string]string{"transfer.info": good, "agent.toml": "upload_limit = -1\n"}, "agent.toml: upload_limit"},
+		{"rate in bits", map[string]string{"transfer.info": good, "agent.toml": "upload_limit = '5Mb'\n"}, "agent.toml:1: "},
+		{"rate too low", map[string]string{"transfer.info": good, "agent.toml": "download_limit = '1kB/s'\n"}, "agent.toml: upload_limit and download_limit"},
 		{"out of range", map[string]string{"transfer.info": good, "agent.toml": "poll = '1ms'\n"}, "agent.toml: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -76,4 +86,42 @@ func TestLoadNotSetUp(t *testing.T) {
 	if _, err := Load(t.TempDir()); !errors.Is(err, ErrNotSetUp) {
 		t.Fatalf("got %v, want ErrNotSetUp", err)
 	}
+}
+
+func TestLoadSending(t *testing.T) {
+	for _, tt := range []struct {
+		name, toml string
+		want       Sending
+	}{
+		{"nothing", "", DefaultSettings().Sending},
+		{"everything", `on_battery = "pause"
+battery_floor = 0
+on_metered = "continue"
+upload_limit = "1.5 MB/s"
+download_limit = 200000
+windows = ["22:00-06:00"]
+`, Sending{
+			Policy:      conditions.Policy{OnBattery: conditions.Pause, OnMetered: conditions.Continue, Windows: []conditions.Window{window(t, "22:00-06:00")}},
+			UploadLimit: 1_500_000, DownloadLimit: 200_000,
+		}},
+		{"no limit", "upload_limit = 0\ndownload_limit = '0'\n", DefaultSettings().Sending},
+		{"units", "upload_limit = '64KiB'\ndownload_limit = '2 MiB/s'\n", Sending{Policy: conditions.Default(), UploadLimit: 65536, DownloadLimit: 2 << 20}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, dir, map[string]string{"transfer.info": "127.0.0.1:1256\nada\n", "agent.toml": tt.toml})
+			c, err := Load(dir)
+			if err != nil || !reflect.DeepEqual(c.Settings.Sending, tt.want) {
+				t.Fatalf("got %+v, %v\nwant %+v", c.Settings.Sending, err, tt.want)
+			}
+		})
+	}
+}
+
+func window(t *testing.T, text string) conditions.Window {
+	var w conditions.Window
+	if err := w.UnmarshalText([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	return w
 }

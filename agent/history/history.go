@@ -18,6 +18,7 @@ import (
 	"backstay/agent/config"
 	"backstay/agent/device"
 	"backstay/agent/enrol"
+	"backstay/agent/line"
 	client "backstay/agent/v4"
 	"backstay/protocol/v4"
 	"backstay/protocol/vault"
@@ -46,7 +47,9 @@ func Open(ctx context.Context, folder string, log *slog.Logger) (_ *Reader, err 
 	if r.Device.Vault == (vault.ID{}) {
 		return nil, enrol.ErrNeedsMember
 	}
-	r.Session, err = client.Dial(ctx, client.Options{Address: r.Config.Address, Pin: r.Device.Pin, Key: r.Device.Identity.TLS(), Log: log})
+	var wire line.Dialer
+	wire.Limit(0, int64(r.Config.Settings.DownloadLimit))
+	r.Session, err = client.Dial(ctx, client.Options{Address: r.Config.Address, Pin: r.Device.Pin, Key: r.Device.Identity.TLS(), Dial: wire.Dial, Log: log})
 	if err != nil {
 		return nil, err
 	}

@@ -49,9 +49,12 @@ type Status struct {
 	// FirstPass: not every folder has been sent whole once.
 	FirstPass   bool       `json:"first_pass"`
 	PausedUntil *time.Time `json:"paused_until"`
-	Server      string     `json:"server"`
-	Device      string     `json:"device"`
-	Vault       string     `json:"vault"`
+	// PausedBy says what keeps the agent from sending, also where a worse State is
+	// shown: "you", "battery", "metered network", "outside the hours in agent.toml".
+	PausedBy string `json:"paused_by,omitempty"`
+	Server   string `json:"server"`
+	Device   string `json:"device"`
+	Vault    string `json:"vault"`
 	// Bytes is the size of the protected files.
 	Bytes int64 `json:"bytes"`
 }

@@ -48,6 +48,11 @@ func (u *Uploader) commits(ctx context.Context, in <-chan *ready, report func(Re
 			}
 		}
 		if len(batch) > 0 || u.newlyComplete() {
+			if err := u.o.Hold(ctx); err != nil {
+				giveBack(batch, report)
+				giveBack(held, report)
+				return err
+			}
 			if err := u.commit(ctx, batch, report); err != nil {
 				giveBack(held, report)
 				return err

@@ -51,6 +51,9 @@ func Open(ctx context.Context, o Options) (*Uploader, Finding, error) {
 	if o.Sent == nil {
 		o.Sent = func(string, int64) {}
 	}
+	if o.Hold == nil {
+		o.Hold = func(context.Context) error { return nil }
+	}
 	u := &Uploader{
 		o: o, device: o.Identity.ID(), large: make(chan struct{}, largeFiles), lastSent: o.LastSent,
 		completed: map[string]bool{}, passed: map[string]bool{}, nameless: map[vault.PathID]v4.Row{}, wake: make(chan struct{}, 1),
@@ -71,7 +74,7 @@ func Open(ctx context.Context, o Options) (*Uploader, Finding, error) {
 		return nil, 0, err
 	}
 	u.outOfScope = counts.Excluded > 0
-	u.put = newPutter(ctx, o.Session, o.Catalog, u.history.Seq > 0 || len(u.passes) > 0 || o.LastSent != vault.CommitHash{})
+	u.put = newPutter(ctx, o.Session, o.Catalog, o.Hold, u.history.Seq > 0 || len(u.passes) > 0 || o.LastSent != vault.CommitHash{})
 	return u, finding, nil
 }
 

@@ -35,6 +35,8 @@ const (
 type putter struct {
 	session Session
 	catalog *catalog.Destination
+	// hold is Options.Hold.
+	hold func(context.Context) error
 	// ask: the server may hold objects that the catalog does not know of.
 	ask bool
 	// noted are the chunks in the catalog, if it had none when the session began:
@@ -82,8 +84,8 @@ func (b *batch) wait(ctx context.Context) error {
 
 // newPutter returns a putter. ask says that the server, and the catalog, may hold
 // chunks already.
-func newPutter(ctx context.Context, s Session, c *catalog.Destination, ask bool) *putter {
-	p := &putter{session: s, catalog: c, ask: ask, slots: make(chan struct{}, batches), recent: map[vault.Hash]recent{}}
+func newPutter(ctx context.Context, s Session, c *catalog.Destination, hold func(context.Context) error, ask bool) *putter {
+	p := &putter{session: s, catalog: c, hold: hold, ask: ask, slots: make(chan struct{}, batches), recent: map[vault.Hash]recent{}}
 	if !ask {
 		p.noted = &filter{}
 	}
@@ -242,6 +244,9 @@ func (p *putter) send(ctx context.Context, b *batch) error {
 
 // transfer sends a batch in an order that says nothing about a file's.
 func (p *putter) transfer(b *batch) error {
+	if err := p.hold(p.ctx); err != nil {
+		return err
+	}
 	rand.Shuffle(len(b.ids), func(i, j int) {
 		b.ids[i], b.ids[j] = b.ids[j], b.ids[i]
 		b.objects[i], b.objects[j] = b.objects[j], b.objects[i]

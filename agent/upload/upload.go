@@ -61,6 +61,10 @@ type Options struct {
 	// Sent is told of bytes that were read of a path, one call at a time for
 	// one path; negative where they are taken back. Default: nobody.
 	Sent func(path string, n int64)
+	// Hold is waited for before a batch of objects or a commit is sent; it returns
+	// when that may be, or the cause of its context's end. What is under way is
+	// not stopped. Default: it may be at once.
+	Hold func(context.Context) error
 	// LastSent is the commit that was sent last by an earlier uploader of this
 	// process, zero for the first one.
 	LastSent vault.CommitHash

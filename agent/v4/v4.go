@@ -56,6 +56,8 @@ type Options struct {
 	// Clock is told the server's clock whenever it has answered a PING. Default:
 	// nobody is.
 	Clock func(time.Time)
+	// Dial opens the connection. Default: that of net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Log is told at level Debug when a session begins. Default: nothing is logged.
 	Log *slog.Logger
 }
@@ -91,8 +93,11 @@ func Dial(ctx context.Context, opts Options) (*Session, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var dialer net.Dialer
-	raw, err := dialer.DialContext(ctx, "tcp", opts.Address)
+	dial := opts.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	raw, err := dial(ctx, "tcp", opts.Address)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", unreachable{err})
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"backstay/agent/conditions"
 	"backstay/agent/config"
 	"backstay/agent/device"
 	"backstay/agent/localapi"
@@ -100,6 +101,9 @@ func printStatus(w io.Writer, st localapi.Status) {
 	} else {
 		fmt.Fprintf(w, "  nothing is safe yet, server %s, device %s\n", st.Server, st.Device)
 	}
+	if st.PausedBy != "" && st.State != localapi.Paused {
+		fmt.Fprintf(w, "  nothing is sent now: %s\n", st.PausedBy)
+	}
 	if st.PausedUntil != nil {
 		fmt.Fprintf(w, "  paused until %s\n", st.PausedUntil.Local().Format(time.DateTime))
 	}
@@ -179,13 +183,23 @@ func resumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "resume",
 		Short: "End a pause",
-		Args:  cobra.NoArgs,
+		Long: `End a pause. Where it is no person but the battery, a metered network or the hours of
+agent.toml that keep the agent from sending, it sends all the same, until that has
+ended: the next time it is kept from sending again.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := running(cmd)
 			if err != nil {
 				return err
 			}
-			return reachCode(c.Resume(cmd.Context()))
+			st, err := c.Status(cmd.Context())
+			if err == nil {
+				err = c.Resume(cmd.Context())
+			}
+			if err == nil && st.PausedBy != "" && st.PausedBy != string(conditions.You) {
+				fmt.Fprintf(cmd.OutOrStdout(), "sending in spite of this, until it ends: %s; to change it for good, edit agent.toml\n", st.PausedBy)
+			}
+			return reachCode(err)
 		},
 	}
 }
