@@ -42,8 +42,13 @@ func (s State) Title() string {
 	return clip(string(s), 40) // a newer agent's
 }
 
-// Sentence explains the state; it is empty for one that is not known.
-func (s State) Sentence() string { return texts[s].sentence }
+// Sentence explains the state.
+func (s State) Sentence() string {
+	if t, ok := texts[s]; ok {
+		return t.sentence
+	}
+	return "The agent is of a newer version than what shows this."
+}
 
 // What there is to say when there is no status.
 const (
