@@ -235,7 +235,7 @@ func (d *desktop) item(pid int) *item {
 // colour, in the panel.
 func (d *desktop) screenshot(name, icon string) {
 	d.t.Helper()
-	body := mainColour(decode(d.t, icons.Of(icon)), image.Rect(0, 0, 48, 48))
+	body := mainColour(decode(d.t, icons.Of(icon)[0]))
 	file := filepath.Join(d.artefacts, "tray-"+name+".png")
 	d.until(icon+" on the screen", func() (any, bool) {
 		cmd := exec.Command("import", "-window", "root", file)
@@ -272,11 +272,11 @@ func decode(t *testing.T, data []byte) *image.NRGBA {
 }
 
 // mainColour is the most frequent one that is not transparent.
-func mainColour(img *image.NRGBA, in image.Rectangle) color.NRGBA {
+func mainColour(img *image.NRGBA) color.NRGBA {
 	count := map[color.NRGBA]int{}
 	var most color.NRGBA
-	for y := in.Min.Y; y < in.Max.Y; y++ {
-		for x := in.Min.X; x < in.Max.X; x++ {
+	for y := range img.Rect.Dy() {
+		for x := range img.Rect.Dx() {
 			if c := img.NRGBAAt(x, y); c.A == 255 {
 				if count[c]++; count[c] > count[most] {
 					most = c
@@ -333,19 +333,21 @@ type pixels struct {
 	ARGB []byte
 }
 
-// icon is the name of the picture that is shown.
+// icon is the name of the picture that is shown, the same in all sizes.
 func (i *item) icon() string {
 	var list []pixels
-	if err := i.property("IconPixmap", &list); err != nil || len(list) != 1 {
-		return fmt.Sprint(err, len(list))
+	if err := i.property("IconPixmap", &list); err != nil {
+		return err.Error()
 	}
 	for _, name := range append(names(), tray.IconNotRunning) {
-		want := decode(i.d.t, icons.Of(name))
-		var argb []byte
-		for p := want.Pix; len(p) > 0; p = p[4:] {
-			argb = append(argb, p[3], p[0], p[1], p[2])
-		}
-		if bytes.Equal(argb, list[0].ARGB) {
+		if slices.EqualFunc(icons.Of(name), list, func(data []byte, shown pixels) bool {
+			want := decode(i.d.t, data)
+			var argb []byte
+			for p := range slices.Chunk(want.Pix, 4) {
+				argb = append(argb, p[3], p[0], p[1], p[2])
+			}
+			return bytes.Equal(argb, shown.ARGB) && int(shown.W) == want.Rect.Dx()
+		}) {
 			return name
 		}
 	}
@@ -536,8 +538,9 @@ func TestTrayInAPanel(t *testing.T) {
 		})
 	}
 
-	// A mouse opens the menu.
+	// A person with mouse and keyboard pauses for an hour.
 	d.menuByMouse("menu", "attention")
+	d.until("a pause", func() (any, bool) { return s.done(), strings.HasSuffix(s.done(), " pause-1h") })
 
 	// The icon comes back with another panel, and another agent.
 	stopPanel()
@@ -575,10 +578,11 @@ func TestTrayInAPanel(t *testing.T) {
 	}
 }
 
-// menuByMouse clicks on the icon, which is the panel's first, and takes a picture.
+// menuByMouse clicks on the icon, which is the panel's first, goes to the first entry
+// below Pause, takes a picture and chooses it.
 func (d *desktop) menuByMouse(name, icon string) {
 	d.t.Helper()
-	for _, args := range [][]string{{"mousemove", "14", "14", "click", "1"}, {"key", "--delay", "100", "Down", "Down"}} {
+	for _, args := range [][]string{{"mousemove", "14", "14", "click", "1"}, {"key", "--delay", "100", "Down", "Down", "Down", "Down", "Right"}} {
 		cmd := exec.Command("xdotool", args...)
 		cmd.Env = d.env
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -586,9 +590,11 @@ func (d *desktop) menuByMouse(name, icon string) {
 		}
 	}
 	d.screenshot(name, icon)
-	cmd := exec.Command("xdotool", "key", "Escape", "Escape")
+	cmd := exec.Command("xdotool", "key", "Return")
 	cmd.Env = d.env
-	cmd.Run()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		d.t.Fatalf("%v: %s", err, out)
+	}
 }
 
 var residentLine = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)

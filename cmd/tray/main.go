@@ -29,7 +29,7 @@ const (
 )
 
 func init() {
-	log.SetOutput(io.Discard) // the toolkit's; what it would say is said here, once
+	log.SetOutput(io.Discard) // the toolkit's
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(gcPercent)
 }

@@ -5,4 +5,6 @@ import "embed"
 //go:embed template/*.png
 var files embed.FS
 
-const dir, suffix = "template/", ".png"
+const dir = "template/"
+
+var suffixes = []string{".png"}

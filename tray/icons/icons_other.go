@@ -4,10 +4,9 @@ package icons
 
 import "embed"
 
-// A tray host scales one picture to what its panel needs: large enough for a screen
-// with small pixels.
-//
-//go:embed png/*-48.png
+//go:embed png/*-16.png png/*-22.png png/*-24.png png/*-32.png png/*-48.png png/*-64.png
 var files embed.FS
 
-const dir, suffix = "png/", "-48.png"
+const dir = "png/"
+
+var suffixes = []string{"-16.png", "-22.png", "-24.png", "-32.png", "-48.png", "-64.png"}

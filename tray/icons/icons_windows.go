@@ -5,4 +5,6 @@ import "embed"
 //go:embed ico/*.ico
 var files embed.FS
 
-const dir, suffix = "ico/", ".ico"
+const dir = "ico/"
+
+var suffixes = []string{".ico"}

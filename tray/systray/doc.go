@@ -1,5 +1,6 @@
-// Package systray puts the tray's views on the screen and tells what is chosen. It is
-// the only package that knows the toolkit; on macOS it needs cgo.
+// Package systray puts the tray's views on the screen and tells what is chosen: on Linux
+// over D-Bus, elsewhere with a toolkit that no other package knows. On macOS it needs
+// cgo.
 //
 // Enter at [Host], which says whether there is a tray to be shown in, then [Run].
 // [Notify] shows notifications.

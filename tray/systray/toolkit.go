@@ -1,11 +1,10 @@
-//go:build !darwin || cgo
+//go:build windows || (darwin && cgo)
 
 package systray
 
 import (
 	"context"
 	"sync"
-	"time"
 
 	"fyne.io/systray"
 
@@ -14,8 +13,8 @@ import (
 )
 
 // Run shows each view until ctx ends, from the first on, which it waits for. It calls
-// chosen when a person chooses something, one call at a time for each entry. It takes
-// the main thread, has to be called from the main goroutine, and only once.
+// chosen, which must not block, when a person chooses something. It takes the main
+// thread, has to be called from the main goroutine, and only once.
 func Run(ctx context.Context, views <-chan tray.View, chosen func(tray.Action)) error {
 	var group sync.WaitGroup
 	stop := context.AfterFunc(ctx, systray.Quit)
@@ -40,7 +39,7 @@ type screen struct {
 	group  *sync.WaitGroup
 	chosen func(tray.Action)
 
-	icon, tooltip string
+	icon, tooltip string // as they are
 	entries       []*entry
 }
 
@@ -51,33 +50,21 @@ type entry struct {
 	sub  []*entry
 }
 
-// settled is how long the toolkit may take until it takes part on the bus: what it is
-// told just before can be lost.
-const settled = time.Second
-
 func (s *screen) follow(views <-chan tray.View) {
-	var last tray.View
-	again := time.After(settled)
 	for {
 		select {
-		case last = <-views:
-		case <-again:
-			again = nil
-			if last.Icon == "" {
-				continue
-			}
-			s.icon, s.tooltip = "", ""
+		case v := <-views:
+			s.show(v)
 		case <-s.ctx.Done():
 			return
 		}
-		s.show(last)
 	}
 }
 
 // show changes what is different.
 func (s *screen) show(v tray.View) {
 	if v.Icon != s.icon {
-		setIcon(icons.Of(v.Icon))
+		setIcon(icons.Of(v.Icon)[0])
 		s.icon = v.Icon
 	}
 	if v.Tooltip != s.tooltip {
