@@ -236,18 +236,8 @@ func (d *desktop) item(pid int) *item {
 func (d *desktop) screenshot(name, icon string) {
 	d.t.Helper()
 	body := mainColour(decode(d.t, icons.Of(icon)[0]))
-	file := filepath.Join(d.artefacts, "tray-"+name+".png")
 	d.until(icon+" on the screen", func() (any, bool) {
-		cmd := exec.Command("import", "-window", "root", file)
-		cmd.Env = d.env
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return string(out), false
-		}
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return err, false
-		}
-		shown, near := decode(d.t, data), 0
+		shown, near := d.grab(name), 0
 		for at := range 28 * 28 {
 			c := shown.NRGBAAt(at%28, at/28)
 			if max(apart(c.R, body.R), apart(c.G, body.G), apart(c.B, body.B)) < 12 {
@@ -256,6 +246,22 @@ func (d *desktop) screenshot(name, icon string) {
 		}
 		return near, near > 20
 	})
+}
+
+// grab leaves a picture of the screen as it is, and returns it.
+func (d *desktop) grab(name string) *image.NRGBA {
+	d.t.Helper()
+	file := filepath.Join(d.artefacts, "tray-"+name+".png")
+	cmd := exec.Command("import", "-window", "root", file)
+	cmd.Env = d.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		d.t.Fatalf("%v: %s", err, out)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return decode(d.t, data)
 }
 
 func apart(a, b uint8) int { return max(int(a)-int(b), int(b)-int(a)) }
@@ -539,7 +545,7 @@ func TestTrayInAPanel(t *testing.T) {
 	}
 
 	// A person with mouse and keyboard pauses for an hour.
-	d.menuByMouse("menu", "attention")
+	d.menuByMouse("menu")
 	d.until("a pause", func() (any, bool) { return s.done(), strings.HasSuffix(s.done(), " pause-1h") })
 
 	// The icon comes back with another panel, and another agent.
@@ -579,22 +585,27 @@ func TestTrayInAPanel(t *testing.T) {
 }
 
 // menuByMouse clicks on the icon, which is the panel's first, goes to the first entry
-// below Pause, takes a picture and chooses it.
-func (d *desktop) menuByMouse(name, icon string) {
+// below Pause and chooses it.
+func (d *desktop) menuByMouse(name string) {
 	d.t.Helper()
-	for _, args := range [][]string{{"mousemove", "14", "14", "click", "1"}, {"key", "--delay", "100", "Down", "Down", "Down", "Down", "Right"}} {
+	do := func(args ...string) {
+		d.t.Helper()
 		cmd := exec.Command("xdotool", args...)
 		cmd.Env = d.env
 		if out, err := cmd.CombinedOutput(); err != nil {
 			d.t.Fatalf("%v: %s", err, out)
 		}
 	}
-	d.screenshot(name, icon)
-	cmd := exec.Command("xdotool", "key", "Return")
-	cmd.Env = d.env
-	if out, err := cmd.CombinedOutput(); err != nil {
-		d.t.Fatalf("%v: %s", err, out)
+	// The screen is black where there is no window.
+	window := func(x, y int) {
+		d.t.Helper()
+		d.until("a menu", func() (any, bool) { c := d.grab(name).NRGBAAt(x, y); return c, c.R > 100 })
 	}
+	do("mousemove", "14", "14", "click", "1")
+	window(200, 60)
+	do("key", "--delay", "100", "Down", "Down", "Down", "Down", "Right")
+	window(440, 200)
+	do("key", "Return")
 }
 
 var residentLine = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 
@@ -41,7 +42,7 @@ func Run(ctx context.Context, views <-chan tray.View, chosen func(tray.Action)) 
 		return err
 	}
 	defer conn.Close()
-	i := &item{conn: conn, chosen: chosen}
+	i := &item{conn: conn, chosen: chosen, asked: map[dbus.Sender]bool{}}
 	select {
 	case v := <-views:
 		i.show(v)
@@ -98,6 +99,8 @@ type item struct {
 	mu    sync.Mutex // guards what follows
 	view  tray.View
 	nodes []node
+	// asked are the panels that have read the menu before.
+	asked map[dbus.Sender]bool
 }
 
 // node is an entry of the menu; its id is its place in nodes, where 0 is the menu.
@@ -277,15 +280,30 @@ type removed struct {
 	Props []string
 }
 
-// revision is the menu's: its shape never changes.
-const revision = uint32(1)
+// The shape of the menu never changes, so it has one revision. But panels built on
+// libdbusmenu-gtk lose what is in a submenu that they read together with the entry that
+// opens it. So each is given the top of the menu first, and told of the whole when it
+// has had the time to make the entries.
+const (
+	topRevision   = uint32(1)
+	wholeRevision = uint32(2)
+	wholeAfter    = 150 * time.Millisecond
+)
 
-func (o onMenu) GetLayout(parent, depth int32, _ []string) (uint32, layout, *dbus.Error) {
+func (o onMenu) GetLayout(sender dbus.Sender, parent, depth int32, _ []string) (uint32, layout, *dbus.Error) {
 	_, nodes := o.now()
 	if !known(nodes, parent) {
 		return 0, layout{}, noEntry(parent)
 	}
-	return revision, lay(nodes, parent, depth), nil
+	o.mu.Lock()
+	first := !o.asked[sender]
+	o.asked[sender] = true
+	o.mu.Unlock()
+	if first && parent == 0 {
+		time.AfterFunc(wholeAfter, func() { o.conn.Emit(menuPath, menuFace+".LayoutUpdated", wholeRevision, int32(0)) })
+		return topRevision, lay(nodes, parent, 1), nil
+	}
+	return wholeRevision, lay(nodes, parent, depth), nil
 }
 
 // lay is an entry and, down to a depth unless that is negative, those below.
