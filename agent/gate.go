@@ -35,12 +35,14 @@ type gate struct {
 	held *conditions.Reason
 	// next is when time alone may change that; zero: never.
 	next time.Time
-	// changed is closed and replaced when it was decided anew.
+	// changed is closed and replaced when it was decided anew, and told is called.
 	changed chan struct{}
+	told    func()
 }
 
-func newGate(p conditions.Policy) *gate {
-	return &gate{policy: p, overridden: map[conditions.Cause]bool{}, held: &conditions.Reason{}, changed: make(chan struct{})}
+// newGate returns a gate that tells of every decision.
+func newGate(p conditions.Policy, told func()) *gate {
+	return &gate{policy: p, told: told, overridden: map[conditions.Cause]bool{}, held: &conditions.Reason{}, changed: make(chan struct{})}
 }
 
 // change changes what decides, and decides.
@@ -51,6 +53,7 @@ func (g *gate) change(how func()) {
 	g.held, g.next = g.decide(time.Now())
 	close(g.changed)
 	g.changed = make(chan struct{})
+	g.told()
 }
 
 // decide says why nothing may be sent, nil if it may, and until when that holds. The

@@ -16,7 +16,7 @@ import (
 
 // opened returns a gate of a policy on a machine on mains.
 func opened(p conditions.Policy) *gate {
-	g := newGate(p)
+	g := newGate(p, func() {})
 	g.change(func() { g.machine = &conditions.Machine{Percent: 100} })
 	return g
 }
@@ -40,7 +40,7 @@ var (
 
 func TestGateIsClosedUntilTheMachineIsKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(conditions.Default())
+		g := newGate(conditions.Default(), func() {})
 		waited := make(chan error, 1)
 		go func() { waited <- g.wait(t.Context()) }()
 		synctest.Wait()

@@ -19,7 +19,7 @@ func connected(t *testing.T) (*work, net.Conn, <-chan error) {
 	}
 	t.Cleanup(func() { l.Close() })
 	w := &work{
-		agent: &agent{log: slog.New(slog.DiscardHandler), roots: []root{{path: "/docs"}}}, gate: newGate(conditions.Default()),
+		agent: &agent{log: slog.New(slog.DiscardHandler), roots: []root{{path: "/docs"}}}, gate: newGate(conditions.Default(), func() {}),
 		rescans: map[string]string{}, wake: make(chan struct{}, 1), again: make(chan struct{}, 1),
 	}
 	c, err := w.line.Dial(t.Context(), "tcp", l.Addr().String())

@@ -124,6 +124,8 @@ func await(ctx context.Context, o Options) error {
 
 // waiting answers for an agent that has not begun.
 type waiting struct {
+	changed bell // rings when why does
+
 	mu  sync.Mutex // guards why
 	why error
 }
@@ -131,6 +133,9 @@ type waiting struct {
 func (w *waiting) set(why error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.why.Error() != why.Error() {
+		w.changed.ring()
+	}
 	w.why = why
 }
 
@@ -147,6 +152,9 @@ func (w *waiting) Status(context.Context) (localapi.Status, error) {
 	}
 	return st, nil
 }
+
+// StatusChanged implements localapi.Service.
+func (w *waiting) StatusChanged() <-chan struct{} { return w.changed.wait() }
 
 // Problems implements localapi.Service.
 func (w *waiting) Problems(ctx context.Context) ([]localapi.Problem, error) {

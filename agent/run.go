@@ -56,10 +56,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := &work{
-		agent: a, queue: newQueue(), sets: make(chan []watcher.Root, 1),
+		agent: a, queue: newQueue(a.changed.ring), sets: make(chan []watcher.Root, 1),
 		settling: settle.New(settle.Options{Quiet: time.Duration(a.cfg.Settings.Settle)}),
 		rescans:  map[string]string{}, torn: map[string]int{}, wake: make(chan struct{}, 1),
-		excluded: map[string]int{}, gate: newGate(a.cfg.Settings.Policy), redial: make(chan struct{}, 1),
+		excluded: map[string]int{}, gate: newGate(a.cfg.Settings.Policy, a.changed.ring), redial: make(chan struct{}, 1),
 		scanned: map[string]bool{}, refused: map[string]bool{}, again: make(chan struct{}, 1),
 	}
 	w.gate.until, w.gate.pause = keptPause(o.State, a.log)
@@ -68,6 +68,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.excluded[root] = n
+		a.changed.ring()
 	}
 	w.watch(a.roots)
 	var group sync.WaitGroup
@@ -193,6 +194,7 @@ func (w *work) do(f func()) {
 	f()
 	w.quiet = false
 	w.mu.Unlock()
+	w.changed.ring()
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -212,6 +214,7 @@ func (w *work) begin() {
 	defer w.mu.Unlock()
 	w.busy++
 	w.quiet = false
+	w.changed.ring()
 }
 
 func (w *work) end() {
@@ -224,6 +227,7 @@ func (w *work) end() {
 		waiters, w.waiters = w.waiters, nil
 	}
 	w.mu.Unlock()
+	w.changed.ring()
 	if !settled {
 		return
 	}
@@ -274,10 +278,15 @@ func (w *work) plan(ctx context.Context) error {
 		scans := w.rescans
 		w.rescans = map[string]string{}
 		due := w.settling.Due(time.Now())
+		examine := len(scans)+len(due) > 0
+		if examine { // before anybody sees that nothing waits any more
+			w.busy++
+			w.quiet = false
+		}
 		w.mu.Unlock()
 
-		if len(scans)+len(due) > 0 {
-			w.begin()
+		if examine {
+			w.changed.ring()
 			err := w.examine(ctx, scans, due)
 			w.end()
 			if err != nil {
@@ -582,6 +591,7 @@ func (w *work) reloadDevice(moved bool) error {
 		w.device = &d
 	}
 	w.agent.mu.Unlock()
+	w.changed.ring()
 	if !same || moved {
 		select {
 		case w.redial <- struct{}{}:
@@ -606,6 +616,7 @@ func (w *work) reload() error {
 	old, oldRoots := w.cfg, w.agent.roots
 	w.cfg, w.agent.roots = cfg, roots
 	w.agent.mu.Unlock()
+	w.changed.ring()
 	if err := w.reloadDevice(cfg.Address != old.Address); err != nil {
 		return err
 	}

@@ -41,10 +41,10 @@ func newWork(t *testing.T) (w *work, notices *[]string) {
 		log: slog.New(slog.DiscardHandler), cat: c, problems: map[string]problem{}, cfg: config.Config{Address: "server"},
 		device: &device.Device{Name: "desk", Identity: identity},
 	}
-	open := newGate(conditions.Policy{})
+	open := newGate(conditions.Policy{}, func() {})
 	open.change(func() { open.machine = &conditions.Machine{} })
 	return &work{
-		agent: a, queue: newQueue(), settling: settle.New(settle.Options{}), rescans: map[string]string{}, torn: map[string]int{},
+		agent: a, queue: newQueue(func() {}), settling: settle.New(settle.Options{}), rescans: map[string]string{}, torn: map[string]int{},
 		wake: make(chan struct{}, 1), scanned: map[string]bool{}, refused: map[string]bool{}, gate: open,
 	}, notices
 }

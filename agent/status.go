@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +19,7 @@ func (w *work) serve(ctx context.Context) error { return serve(ctx, w.o, w) }
 
 // Status implements localapi.Service.
 func (w *work) Status(ctx context.Context) (localapi.Status, error) {
-	var st localapi.Status
+	st := localapi.Status{Version: version()}
 	dest, _, err := w.destination(ctx)
 	if err != nil {
 		return st, err
@@ -68,6 +69,9 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 			st.PausedUntil = &until
 		}
 	}
+	if w.busy > 0 {
+		st.Rate = w.sent.rate(time.Now())
+	}
 	switch {
 	case len(alarms) > 0:
 		st.State, st.Reason = localapi.Alarm, alarms[0].Text
@@ -85,12 +89,23 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 		st.State, st.Reason = localapi.Paused, held.Text
 	case st.FirstPass:
 		st.State = localapi.FirstPass
-	case st.Waiting > 0 || w.busy > 0:
+	case st.Waiting > 0 || w.busy > 0 || len(w.rescans) > 0:
 		st.State = localapi.Working
 	default:
 		st.State = localapi.Protected
 	}
 	return st, nil
+}
+
+// StatusChanged implements localapi.Service.
+func (w *work) StatusChanged() <-chan struct{} { return w.changed.wait() }
+
+// version is this program's.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return ""
 }
 
 // Problems implements localapi.Service.
@@ -188,6 +203,7 @@ func (w *work) state(offline string, failing localapi.Problem) {
 	if failing.Reason != "" {
 		w.failing = failing
 	}
+	w.changed.ring()
 }
 
 // Resend implements localapi.Service.

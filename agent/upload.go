@@ -281,6 +281,7 @@ func (a *agent) compareClocks(server time.Time) {
 	before := a.clocks
 	a.clocks = apart
 	a.mu.Unlock()
+	a.changed.ring()
 	switch {
 	case apart != nil && before == nil:
 		a.tell(Event{Kind: Notice, Text: apart.Error() + "; " + clocksFix})
@@ -312,6 +313,7 @@ func (w *work) nextItem(ctx context.Context) (upload.Item, bool) {
 			w.sending++
 			fuzzy := w.torn[it.path] >= fuzzyAfter
 			w.mu.Unlock()
+			w.changed.ring()
 			return upload.Item{Root: it.root, Path: it.path, Op: it.op, Fuzzy: fuzzy}, true
 		}
 		w.end()
@@ -345,6 +347,7 @@ func (w *work) drained() {
 	if w.sending == 0 && w.queue.len() == 0 && w.uploader.Idle() {
 		clear(w.refused)
 		w.failing = localapi.Problem{}
+		w.changed.ring()
 	}
 }
 

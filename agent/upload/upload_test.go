@@ -607,7 +607,7 @@ func TestServerLostADeletion(t *testing.T) {
 	a, b := r.write("a", []byte("one")), r.write("b", []byte("b"))
 	r.must(r.upload(r.put(a), r.put(b)))
 	r.must(r.upload(upload.Item{Root: r.root, Path: a, Op: vault.OpDelete}))
-	r.server.rollBack(1)
+	r.server.rollBack(len(r.server.commits) - 1)
 	u, finding, err := r.open(false)
 	if err != nil || finding != upload.RolledBack {
 		t.Fatalf("%d, %v", finding, err)

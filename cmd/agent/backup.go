@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
@@ -157,16 +156,15 @@ func barOf(cmd *cobra.Command, left decor.Decorator, right ...decor.Decorator) *
 	return b
 }
 
-// followEvery is how often an agent that runs is asked how far it is.
-const followEvery = 500 * time.Millisecond
-
 // follow shows how much of what waited at most an agent that runs has sent, until ctx
 // ends.
 func (b *bar) follow(ctx context.Context, c *localapi.Client) {
-	for b.shown != nil && sleep(ctx, followEvery) {
-		st, err := c.Status(ctx)
+	if b.shown == nil {
+		return
+	}
+	for st, err := range c.Watch(ctx) {
 		if err != nil {
-			continue // whoever waits for the backup is told
+			return // whoever waits for the backup is told
 		}
 		b.total = max(b.total, int64(st.Waiting))
 		b.set(b.total-int64(st.Waiting), b.total)

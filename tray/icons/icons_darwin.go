@@ -1,0 +1,10 @@
+package icons
+
+import "embed"
+
+//go:embed template/*.png
+var files embed.FS
+
+const dir = "template/"
+
+var suffixes = []string{".png"}

@@ -1,0 +1,10 @@
+package icons
+
+import "embed"
+
+//go:embed ico/*.ico
+var files embed.FS
+
+const dir = "ico/"
+
+var suffixes = []string{".ico"}
