@@ -425,11 +425,17 @@ func expected(items []tray.Item) []entry {
 // click chooses an entry of the menu as the panel does.
 func (i *item) click(label string) {
 	i.d.t.Helper()
-	at := slices.IndexFunc(i.menu(), func(e entry) bool { return e.label == label && e.enabled })
-	if at < 0 {
-		i.d.t.Fatalf("nobody can choose %q of %v", label, i.menu())
-	}
-	err := i.d.bus.Object(i.name, "/StatusNotifierItem/menu").Call("com.canonical.dbusmenu.Event", 0, i.menu()[at].id, "clicked", dbus.MakeVariant(0), uint32(0)).Err
+	var id int32
+	i.d.until(label+", to be chosen", func() (any, bool) {
+		menu := i.menu() // the first time its top only
+		at := slices.IndexFunc(menu, func(e entry) bool { return e.label == label && e.enabled })
+		if at < 0 {
+			return menu, false
+		}
+		id = menu[at].id
+		return nil, true
+	})
+	err := i.d.bus.Object(i.name, "/StatusNotifierItem/menu").Call("com.canonical.dbusmenu.Event", 0, id, "clicked", dbus.MakeVariant(0), uint32(0)).Err
 	if err != nil {
 		i.d.t.Fatal(err)
 	}
