@@ -116,6 +116,8 @@ type agent struct {
 
 	telling sync.Mutex // makes Events one call at a time
 
+	underway underway
+
 	mu    sync.Mutex // guards what follows
 	cfg   config.Config
 	roots []root
@@ -225,6 +227,7 @@ func rootsOf(c config.Config) ([]root, error) {
 }
 
 func (a *agent) tell(e Event) {
+	a.underway.note(e)
 	a.telling.Lock()
 	defer a.telling.Unlock()
 	if a.o.Events != nil {

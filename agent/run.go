@@ -76,6 +76,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	part(w.follow)
 	part(w.plan)
 	part(w.serve)
+	part(w.gaps)
 	if o.Protocol == 4 {
 		part(w.upload)
 	} else {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"backstay/agent/bootmark"
+	"backstay/agent/enrol"
 	"backstay/agent/localapi"
 	"backstay/internal/localsock"
 )
@@ -54,7 +55,7 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 		st.LastSafe = &counts.Newest
 	}
 	w.agent.mu.Lock()
-	st.Problems = len(w.problems) + len(alarms)
+	st.Problems = len(w.problems) + len(alarms) + len(kitProblem(w.o.Folder))
 	st.Server, st.Device = w.cfg.Address, w.cfg.Name
 	if w.device != nil {
 		st.Device, st.Vault = w.device.Name, w.device.Vault.String()
@@ -117,7 +118,18 @@ func (w *work) Problems(ctx context.Context) ([]localapi.Problem, error) {
 	for _, a := range alarms {
 		list = append(list, localapi.Problem{Reason: a.Text, Fix: "agent problems --acknowledge"})
 	}
-	return append(list, w.unprotected()...), nil
+	return append(append(list, kitProblem(w.o.Folder)...), w.unprotected()...), nil
+}
+
+// kitProblem says that nobody has shown to have kept the recovery kit.
+func kitProblem(folder string) []localapi.Problem {
+	if !enrol.KitPending(folder) {
+		return nil
+	}
+	return []localapi.Problem{{
+		Reason: "the recovery kit is not put away: if this machine is lost, nobody can get the files back",
+		Fix:    "print it or write it down, and confirm that: agent dashboard --page kit",
+	}}
 }
 
 // unprotected lists the problems of paths, by path.
