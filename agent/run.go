@@ -13,6 +13,7 @@ import (
 
 	"backstay/agent/config"
 	"backstay/agent/device"
+	"backstay/agent/enrol"
 	"backstay/agent/scan"
 	"backstay/agent/scan/facts"
 	"backstay/agent/settle"
@@ -50,7 +51,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := &work{
-		agent: a, queue: newQueue(), sets: make(chan []watcher.Root, 1),
+		agent: a, queue: newQueue(a.changed.ring), sets: make(chan []watcher.Root, 1),
 		settling: settle.New(settle.Options{Quiet: time.Duration(a.cfg.Settings.Settle)}),
 		rescans:  map[string]string{}, torn: map[string]int{}, wake: make(chan struct{}, 1),
 		excluded: map[string]int{}, gate: make(chan struct{}), redial: make(chan struct{}, 1),
@@ -60,6 +61,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.excluded[root] = n
+		a.changed.ring()
 	}
 	w.watch(a.roots)
 	var group sync.WaitGroup
@@ -182,6 +184,7 @@ func (w *work) do(f func()) {
 	f()
 	w.quiet = false
 	w.mu.Unlock()
+	w.changed.ring()
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -201,6 +204,7 @@ func (w *work) begin() {
 	defer w.mu.Unlock()
 	w.busy++
 	w.quiet = false
+	w.changed.ring()
 }
 
 func (w *work) end() {
@@ -213,6 +217,7 @@ func (w *work) end() {
 		waiters, w.waiters = w.waiters, nil
 	}
 	w.mu.Unlock()
+	w.changed.ring()
 	if !settled {
 		return
 	}
@@ -263,10 +268,15 @@ func (w *work) plan(ctx context.Context) error {
 		scans := w.rescans
 		w.rescans = map[string]string{}
 		due := w.settling.Due(time.Now())
+		examine := len(scans)+len(due) > 0
+		if examine { // before anybody sees that nothing waits any more
+			w.busy++
+			w.quiet = false
+		}
 		w.mu.Unlock()
 
-		if len(scans)+len(due) > 0 {
-			w.begin()
+		if examine {
+			w.changed.ring()
 			err := w.examine(ctx, scans, due)
 			w.end()
 			if err != nil {
@@ -539,10 +549,11 @@ func (w *work) deliver(ctx context.Context, s *sender, it item) (outcome, error)
 // follow applies changes to the configuration while the agent runs.
 func (w *work) follow(ctx context.Context) error {
 	err := config.Follow(ctx, w.o.Folder, func() {
+		defer w.changed.ring()
 		if err := w.reload(); err != nil {
 			w.tell(Event{Kind: Notice, Text: fmt.Sprintf("%v; what was in force before stays", err)})
 		}
-	}, device.MeFile, device.VaultFile)
+	}, device.MeFile, device.VaultFile, enrol.KitFile)
 	if err != nil {
 		// Protecting files matters more: the next scan of everything reads
 		// the configuration, too.
@@ -568,6 +579,7 @@ func (w *work) reloadDevice(moved bool) error {
 		w.device = &d
 	}
 	w.agent.mu.Unlock()
+	w.changed.ring()
 	if !same || moved {
 		select {
 		case w.redial <- struct{}{}:
@@ -592,6 +604,7 @@ func (w *work) reload() error {
 	old, oldRoots := w.cfg, w.agent.roots
 	w.cfg, w.agent.roots = cfg, roots
 	w.agent.mu.Unlock()
+	w.changed.ring()
 	if err := w.reloadDevice(cfg.Address != old.Address); err != nil {
 		return err
 	}
