@@ -56,7 +56,8 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 		st.LastSafe = &counts.Newest
 	}
 	w.agent.mu.Lock()
-	st.Problems = len(w.problems) + len(alarms) + len(kitProblem(w.o.Folder))
+	kit := kitProblem(w.o.Folder)
+	st.Problems = len(w.problems) + len(alarms) + len(kit)
 	st.Server, st.Device = w.cfg.Address, w.cfg.Name
 	if w.device != nil {
 		st.Device, st.Vault = w.device.Name, w.device.Vault.String()
@@ -90,6 +91,9 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 		st.Problems++
 	case st.Problems > 0:
 		st.State = localapi.Attention
+		if len(kit) > 0 {
+			st.Reason = kit[0].Reason
+		}
 	case w.offline != "":
 		st.State, st.Reason = localapi.Offline, w.offline
 	case paused:

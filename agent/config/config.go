@@ -130,10 +130,15 @@ func Load(folder string) (Config, error) {
 	if err := settings.Load(path, &c.Settings); err != nil {
 		return c, err
 	}
-	if c.Settings.Settle < 0 || c.Settings.Rescan < Duration(time.Minute) || c.Settings.Poll < Duration(time.Second) {
-		return c, fmt.Errorf("%s: settle must not be negative, rescan at least 1m, poll at least 1s", path)
+	return c, c.Settings.check(path)
+}
+
+// check refuses what would do harm.
+func (s Settings) check(path string) error {
+	if s.Settle < 0 || s.Rescan < Duration(time.Minute) || s.Poll < Duration(time.Second) {
+		return fmt.Errorf("%s: settle must not be negative, rescan at least 1m, poll at least 1s", path)
 	}
-	return c, nil
+	return nil
 }
 
 // loadPort returns the port of port.info, 0 where there is none.
