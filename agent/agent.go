@@ -128,6 +128,7 @@ type agent struct {
 
 	telling sync.Mutex // makes Events one call at a time
 
+	underway underway
 	// changed rings when what Status says may have changed; sent measures the rate.
 	changed bell
 	sent    meter
@@ -259,6 +260,7 @@ func rootsOf(c config.Config) ([]root, error) {
 }
 
 func (a *agent) tell(e Event) {
+	a.underway.note(e)
 	if e.Kind == Sent {
 		a.sent.add(e.Size, time.Now())
 		a.changed.ring()

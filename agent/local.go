@@ -182,6 +182,14 @@ func (w *waiting) Pause(context.Context, time.Time) error { return w.refuse() }
 // Resume implements localapi.Service.
 func (w *waiting) Resume(context.Context) error { return w.refuse() }
 
+// Activity implements localapi.Service.
+func (w *waiting) Activity(context.Context) (localapi.Activity, error) {
+	return localapi.Activity{Sending: []localapi.Transfer{}, Waiting: []localapi.Transfer{}, Recent: []localapi.Batch{}}, nil
+}
+
+// Days implements localapi.Service.
+func (w *waiting) Days(context.Context) ([]localapi.Day, error) { return []localapi.Day{}, nil }
+
 // Resend implements localapi.Service.
 func (w *waiting) Resend(context.Context, []string, []vault.ObjectID) ([]string, error) {
 	return nil, w.refuse()

@@ -179,6 +179,17 @@ func (q *queue) len() int {
 	return len(q.heap) + len(q.later)
 }
 
+// first returns up to n paths that are about next.
+func (q *queue) first(n int) []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var paths []string
+	for _, e := range q.heap[:min(n, len(q.heap))] {
+		paths = append(paths, e.path)
+	}
+	return paths
+}
+
 // items is the heap; see container/heap.
 type items []*entry
 

@@ -13,6 +13,7 @@ import (
 
 	"backstay/agent/config"
 	"backstay/agent/device"
+	"backstay/agent/enrol"
 	"backstay/agent/localapi"
 	"backstay/agent/scan"
 	"backstay/agent/scan/facts"
@@ -86,6 +87,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	part(w.plan)
 	part(w.serve)
 	w.heed(ctx, &group)
+	part(w.gaps)
 	if o.Protocol == 4 {
 		part(w.upload)
 	} else {
@@ -562,10 +564,11 @@ func (w *work) deliver(ctx context.Context, s *sender, it item) (outcome, error)
 // follow applies changes to the configuration while the agent runs.
 func (w *work) follow(ctx context.Context) error {
 	err := config.Follow(ctx, w.o.Folder, func() {
+		defer w.changed.ring()
 		if err := w.reload(); err != nil {
 			w.tell(Event{Kind: Notice, Text: fmt.Sprintf("%v; what was in force before stays", err)})
 		}
-	}, device.MeFile, device.VaultFile)
+	}, device.MeFile, device.VaultFile, enrol.KitFile)
 	if err != nil {
 		// Protecting files matters more: the next scan of everything reads
 		// the configuration, too.

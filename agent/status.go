@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"backstay/agent/bootmark"
+	"backstay/agent/enrol"
 	"backstay/agent/localapi"
 	"backstay/protocol/vault"
 )
@@ -41,7 +42,8 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 		st.LastSafe = &counts.Newest
 	}
 	w.agent.mu.Lock()
-	st.Problems = len(w.problems) + len(alarms)
+	kit := kitProblem(w.o.Folder)
+	st.Problems = len(w.problems) + len(alarms) + len(kit)
 	clocks := w.clocks
 	if clocks != nil {
 		st.Problems++
@@ -80,8 +82,11 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 		st.Problems++
 	case st.Problems > 0:
 		st.State = localapi.Attention
-		if clocks != nil {
+		switch {
+		case clocks != nil:
 			st.Reason = clocks.Error() + "; " + clocksFix
+		case len(kit) > 0:
+			st.Reason = kit[0].Reason
 		}
 	case w.offline != "":
 		st.State, st.Reason = localapi.Offline, w.offline
@@ -134,7 +139,18 @@ func (w *work) Problems(ctx context.Context) ([]localapi.Problem, error) {
 	for _, a := range alarms {
 		list = append(list, localapi.Problem{Reason: a.Text, Fix: "agent problems --acknowledge"})
 	}
-	return append(list, w.unprotected()...), nil
+	return append(append(list, kitProblem(w.o.Folder)...), w.unprotected()...), nil
+}
+
+// kitProblem says that nobody has shown to have kept the recovery kit.
+func kitProblem(folder string) []localapi.Problem {
+	if !enrol.KitPending(folder) {
+		return nil
+	}
+	return []localapi.Problem{{
+		Reason: "the recovery kit is not put away: if this machine is lost, nobody can get the files back",
+		Fix:    "print it or write it down, and confirm that: agent dashboard --page kit",
+	}}
 }
 
 // unprotected lists the problems of paths, by path.

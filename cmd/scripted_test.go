@@ -92,6 +92,12 @@ func (s *scripted) Pause(_ context.Context, until time.Time) error {
 
 func (s *scripted) Resume(context.Context) error { s.note("resume"); return nil }
 
+func (s *scripted) Activity(context.Context) (localapi.Activity, error) {
+	return localapi.Activity{}, nil
+}
+
+func (s *scripted) Days(context.Context) ([]localapi.Day, error) { return nil, nil }
+
 func (s *scripted) Resend(context.Context, []string, []vault.ObjectID) ([]string, error) {
 	return nil, nil
 }

@@ -124,6 +124,23 @@ CREATE TABLE alarm (
 `, `
 ALTER TABLE version ADD COLUMN stated BLOB;
 ALTER TABLE history ADD COLUMN partial INTEGER NOT NULL DEFAULT 0;
+`, `
+CREATE TABLE day (
+	destination INTEGER NOT NULL REFERENCES destination,
+	day     INTEGER NOT NULL, -- local date as yyyymmdd
+	changes INTEGER NOT NULL DEFAULT 0,
+	bytes   INTEGER NOT NULL DEFAULT 0,
+	gap     INTEGER NOT NULL DEFAULT 0, -- seconds
+	PRIMARY KEY (destination, day)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE recent (
+	destination INTEGER NOT NULL REFERENCES destination,
+	at      INTEGER NOT NULL,
+	path    BLOB    NOT NULL,
+	changes INTEGER NOT NULL,
+	bytes   INTEGER NOT NULL,
+	PRIMARY KEY (destination, at)
+) STRICT, WITHOUT ROWID;
 `},
 }
 

@@ -105,6 +105,9 @@ func (d *Destination) Acknowledge(ctx context.Context, versions []Version) error
 				return err
 			}
 		}
+		if err := d.tally(conn, now, versions); err != nil {
+			return err
+		}
 		return w.finish()
 	})
 	if err != nil {

@@ -87,6 +87,9 @@ func (d *Destination) Advance(ctx context.Context, h History, versions []Version
 		if err := w.finish(); err != nil {
 			return err
 		}
+		if err := d.tally(conn, time.Now(), versions); err != nil {
+			return err
+		}
 		return d.setHistory(conn, h)
 	})
 	if err != nil {

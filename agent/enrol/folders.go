@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"backstay/agent/config"
+	"backstay/agent/exclude"
 	"backstay/internal/durable"
 	"backstay/protocol/info"
 )
@@ -52,6 +53,29 @@ func RemoveFolders(folder string, paths []string) error {
 			if !found {
 				return fmt.Errorf("%s is not listed; see: agent folder list", path)
 			}
+		}
+		return nil
+	})
+}
+
+// AddExclude adds a pattern, without the leading "!", to what transfer.info leaves
+// out. Errors: an [*exclude.PatternError] for one that cannot be honoured;
+// config.ErrNotSetUp.
+func AddExclude(folder, pattern string) error {
+	if _, err := exclude.Compile([]string{pattern}); err != nil {
+		return err
+	}
+	return editTransfer(folder, func(t *info.Transfer) error {
+		_, err := t.AddExclude(pattern)
+		return err
+	})
+}
+
+// RemoveExclude takes a pattern out of what transfer.info leaves out.
+func RemoveExclude(folder, pattern string) error {
+	return editTransfer(folder, func(t *info.Transfer) error {
+		if !t.RemoveExclude(pattern) {
+			return fmt.Errorf("%q is not listed", pattern)
 		}
 		return nil
 	})

@@ -71,3 +71,35 @@ func TestFolders(t *testing.T) {
 		t.Error("what is not there is the same")
 	}
 }
+
+func TestExcludes(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, config.TransferFile)
+	const head = "host:1\nada\n/docs\n"
+	for _, tt := range []struct {
+		name, before string
+		do           func() error
+		after, err   string
+	}{
+		{"add", head, func() error { return AddExclude(folder, "*.tmp") }, head + "!*.tmp\n", ""},
+		{"add behind a line without an end", strings.TrimSuffix(head, "\n"), func() error { return AddExclude(folder, "*.tmp") }, head + "!*.tmp\n", ""},
+		{"add what is there", head + "!*.tmp\n# end\n", func() error { return AddExclude(folder, "*.tmp") }, head + "!*.tmp\n# end\n", ""},
+		{"add what takes in again", head, func() error { return AddExclude(folder, "!keep.tmp") }, head + "!!keep.tmp\n", ""},
+		{"add what cannot be honoured", head, func() error { return AddExclude(folder, "[") }, head, "malformed"},
+		{"add two lines", head, func() error { return AddExclude(folder, "a\n/etc") }, head, "is no exclude pattern"},
+		{"remove", head + "!a\n!*.tmp\n!a\n", func() error { return RemoveExclude(folder, "a") }, head + "!*.tmp\n", ""},
+		{"remove a path", head, func() error { return RemoveExclude(folder, "/docs") }, head, "not listed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := os.WriteFile(file, []byte(tt.before), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.do(); (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%v, want %q", err, tt.err)
+			}
+			if got, err := os.ReadFile(file); err != nil || string(got) != tt.after {
+				t.Errorf("%q, %v, want %q", got, err, tt.after)
+			}
+		})
+	}
+}

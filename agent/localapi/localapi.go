@@ -110,6 +110,8 @@ type Service interface {
 	// hold as it should, and forgets that it has these objects. It returns the
 	// paths for which it does so, without waiting for them.
 	Resend(ctx context.Context, paths []string, objects []vault.ObjectID) ([]string, error)
+	Activity(ctx context.Context) (Activity, error)
+	Days(ctx context.Context) ([]Day, error)
 }
 
 // Handler answers a Client.
@@ -118,6 +120,8 @@ func Handler(s Service) http.Handler {
 	handle(mux, "GET /v1/status", func(r *http.Request, _ struct{}) (Status, error) { return s.Status(r.Context()) })
 	mux.Handle("GET /v1/events", events(s))
 	handle(mux, "GET /v1/problems", func(r *http.Request, _ struct{}) ([]Problem, error) { return s.Problems(r.Context()) })
+	handle(mux, "GET /v1/activity", func(r *http.Request, _ struct{}) (Activity, error) { return s.Activity(r.Context()) })
+	handle(mux, "GET /v1/days", func(r *http.Request, _ struct{}) ([]Day, error) { return s.Days(r.Context()) })
 	handle(mux, "POST /v1/acknowledge", func(r *http.Request, _ struct{}) (struct{}, error) { return struct{}{}, s.Acknowledge(r.Context()) })
 	handle(mux, "POST /v1/pause", func(r *http.Request, p pause) (struct{}, error) { return struct{}{}, s.Pause(r.Context(), p.Until) })
 	handle(mux, "POST /v1/resume", func(r *http.Request, _ struct{}) (struct{}, error) { return struct{}{}, s.Resume(r.Context()) })

@@ -63,8 +63,9 @@ type Report struct {
 	// what it is.
 	Losses    []Loss
 	LossCount map[string]int64
-	// Replaced are the names in the target under which what stood there is kept.
-	Replaced []string
+	// Replaced are the names in the target under which what stood there is kept,
+	// Originals what each of it was called.
+	Replaced, Originals []string
 	// Renamed are paths whose name the target cannot hold, or not besides another.
 	Renamed []Renamed
 }
@@ -595,6 +596,7 @@ func (r *run) replace(n *node, name string) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.report.Replaced = append(r.report.Replaced, strings.TrimPrefix(n.path+"/"+kept, "/"))
+			r.report.Originals = append(r.report.Originals, strings.TrimPrefix(n.path+"/"+name, "/"))
 			return nil
 		case !errors.Is(err, fs.ErrExist):
 			return err

@@ -57,7 +57,7 @@ what was sent.`,
 		commands []*cobra.Command
 	}{
 		{"Set up:", []*cobra.Command{tryCommand(), joinCommand(), folderCommand(), pairCommand(), devicesCommand()}},
-		{"Protect:", []*cobra.Command{runCommand(), backupCommand(), statusCommand(), problemsCommand(), pauseCommand(), resumeCommand(), serviceCommand(), doctorCommand()}},
+		{"Protect:", []*cobra.Command{runCommand(), backupCommand(), statusCommand(), problemsCommand(), pauseCommand(), resumeCommand(), serviceCommand(), doctorCommand(), dashboardCommand()}},
 		{"Look and get back:", []*cobra.Command{lsCommand(), historyCommand(), findCommand(), restoreCommand(), recoverCommand(), verifyCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})

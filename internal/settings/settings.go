@@ -27,10 +27,15 @@ func Load(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("read settings: %w", err)
 	}
+	return Decode(path, data, v)
+}
+
+// Decode reads the content of the TOML file at path, as Load does.
+func Decode(path string, data []byte, v any) error {
 	if len(data) > maxSize {
 		return fmt.Errorf("%s: larger than %d bytes; it is no settings file", path, maxSize)
 	}
-	err = toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(v)
+	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(v)
 	if unknown, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		first := unknown.Errors[0]
 		row, _ := first.Position()

@@ -169,13 +169,41 @@ func (t *Transfer) AddPath(path string) (added bool, err error) {
 	if slices.Contains(t.Paths(), path) {
 		return false, nil
 	}
+	t.add(path)
+	return true, nil
+}
+
+// add appends a line that ends as the others do.
+func (t *Transfer) add(text string) {
 	last := &t.lines[len(t.lines)-1]
 	end := t.lines[t.server].end
 	if last.end == "" || last.end == "\r" {
 		last.end = end
 	}
-	t.lines = append(t.lines, line{path, end})
+	t.lines = append(t.lines, line{text, end})
+}
+
+// AddExclude appends a line for an exclude pattern, given without its leading
+// exclamation mark, unless there is one, and reports whether it did. The error is an
+// [*Error] for one that a line cannot hold. Whether it can be honoured is not judged.
+func (t *Transfer) AddExclude(pattern string) (added bool, err error) {
+	if strings.TrimSpace(pattern) == "" || strings.ContainsAny(pattern, "\n\x00") || strings.HasSuffix(pattern, "\r") {
+		return false, &Error{transferFile, len(t.lines) + 1, fmt.Sprintf("%q is no exclude pattern", pattern), "write what is to be left out, such as *.tmp or /cache/"}
+	}
+	if slices.Contains(t.Excludes(), pattern) {
+		return false, nil
+	}
+	t.add("!" + pattern)
 	return true, nil
+}
+
+// RemoveExclude removes every line for an exclude pattern and reports whether there
+// was one.
+func (t *Transfer) RemoveExclude(pattern string) bool {
+	kept := slices.DeleteFunc(t.lines[t.name+1:], func(l line) bool { return l.text == "!"+pattern })
+	before := len(t.lines)
+	t.lines = t.lines[:t.name+1+len(kept)]
+	return len(t.lines) < before
 }
 
 // RemovePath removes every line for path and reports whether there was one.
