@@ -174,7 +174,8 @@ func (m *container) until(user, script string) {
 // login opens a session as at a console; logout ends it, and the user's manager.
 func (m *container) login(user string) {
 	m.Helper()
-	m.must(0, "root", "systemd-run --quiet --collect --unit=login-"+user+" --uid="+user+" -p PAMName=login sleep infinity")
+	// Of the session before, systemd may still be remembering the name.
+	m.until("root", "systemd-run --quiet --collect --unit=login-"+user+" --uid="+user+" -p PAMName=login sleep infinity")
 }
 
 func (m *container) logout(user string) {
@@ -308,6 +309,64 @@ func TestServiceOfSystemd(t *testing.T) {
 			t.Errorf("left behind: %s", out)
 		}
 		m.must(0, "ada", "test -s .config/backstay/me.info && test -s docs/third && agent restore docs/first --to back && cmp docs/first back/first")
+	})
+
+	// Where units belong depends on the environment of a person's manager, not on that of
+	// the command, and not every umask lets others read.
+	t.Run("a person's with folders elsewhere", func(t *testing.T) {
+		m := &container{TB: t, leader: m.leader}
+		m.must(0, "root", `useradd --create-home kim && d=/etc/systemd/system/user@$(id -u kim).service.d && mkdir $d &&
+			printf '[Service]\nEnvironment=XDG_CONFIG_HOME=/home/kim/else\n' >$d/else.conf && systemctl daemon-reload`)
+		m.login("kim")
+		m.until("kim", "test -S /run/user/$(id -u)/systemd/private")
+		for range 2 {
+			m.must(0, "kim", "umask 077; agent service install --state '/home/kim/{{end}}'")
+			if st := m.service("kim", ""); !st.Running || !st.Enabled {
+				t.Errorf("installed: %+v", st)
+			}
+		}
+		m.must(0, "kim", "test $(stat --dereference --format %a "+m.service("kim", "").Where+") = 644")
+		m.logout("kim")
+		m.login("kim")
+		m.until("kim", "agent service status")
+		m.must(0, "kim", "agent service uninstall")
+		m.must(4, "kim", "agent service status")
+		if out := m.must(0, "kim", "find /home/kim /run/user/$(id -u) -name '*backstay-agent*' 2>/dev/null || true"); out != "" {
+			t.Errorf("left behind: %s", out)
+		}
+		m.logout("kim")
+	})
+
+	// What a package brought is not ours to remove, and what stands before it is.
+	t.Run("a package's", func(t *testing.T) {
+		m := &container{TB: t, leader: m.leader}
+		const unit = "/usr/lib/systemd/user/backstay-agent.service"
+		m.must(0, "root", "useradd --create-home pat")
+		m.login("pat")
+		m.until("pat", "test -S /run/user/$(id -u)/systemd/private")
+		m.must(0, "pat", "agent service install")
+		m.must(0, "root", "cp /home/pat/.config/systemd/user/backstay-agent.service "+unit)
+		for range 2 {
+			if out := m.must(0, "pat", "agent service uninstall"); !strings.Contains(out, unit+" belongs to a package") {
+				t.Errorf("uninstall says: %s", out)
+			}
+			if st := m.service("pat", ""); !st.Installed || st.Running || st.Enabled || st.Where != unit {
+				t.Errorf("uninstalled: %+v", st)
+			}
+			m.must(0, "pat", "agent service start")
+		}
+		m.must(0, "root", "rm "+unit)
+		m.logout("pat")
+	})
+
+	// Without the words of systemctl, which the library keeps, it says where they are.
+	t.Run("that cannot start", func(t *testing.T) {
+		m := &container{TB: t, leader: m.leader}
+		m.must(0, "root", "cp /opt/backstay/agent /root/agent && /root/agent service install --system && systemctl stop backstay-agent && mv /root/agent /root/gone")
+		if out := m.must(1, "root", "agent service start --system"); !strings.Contains(out, "see why: systemctl status backstay-agent.service") {
+			t.Errorf("start says: %s", out)
+		}
+		m.must(0, "root", "agent service uninstall --system && rm -r /etc/backstay /var/lib/backstay")
 	})
 
 	t.Run("the machine's", func(t *testing.T) {

@@ -1,6 +1,7 @@
 // Package service makes the agent a service of the system: started at login or at
-// boot, started again after a failure. It writes what systemd, launchd or Windows
-// needs to know and asks them to start and stop.
+// boot, started again after a failure. It has texts of its own for systemd and launchd;
+// installing, starting and stopping is done by github.com/kardianos/service, and beside
+// it what that lacks (docs/design/0012).
 //
 // The one invariant: [Service.Uninstall] takes away everything [Service.Install]
 // wrote, and neither touches what is protected, the configuration or the state.
@@ -15,9 +16,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
+
+	kardianos "github.com/kardianos/service"
 )
 
 // Name is the service's name with every manager but launchd, which wants Label.
@@ -81,6 +81,46 @@ func (s Service) arguments() []string {
 	return args
 }
 
+// description is the service as the library is told about it. Where its manager reads a
+// file, text is what the file says.
+func (s Service) description(text []byte) *kardianos.Config {
+	return &kardianos.Config{
+		Name:        knownAs,
+		DisplayName: "Backstay",
+		Description: "Keeps a second copy of folders on your server.",
+		Executable:  s.Executable,
+		Arguments:   s.arguments(),
+		// A file is made from a template. The text is a value in it rather than the
+		// template, which would give braces in the name of a folder a meaning.
+		WorkingDirectory: string(text),
+		Option: kardianos.KeyValue{
+			"UserService":   !s.System,
+			"SystemdScript": "{{WorkingDirectory}}",
+			"LaunchdConfig": "{{WorkingDirectory}}",
+		},
+	}
+}
+
+// patience is how long a manager may take to do as told: it gives the agent 20 s to end.
+const patience = 3 * grace
+
+var errTooLong = fmt.Errorf("the system has not done it in %v; try again", patience)
+
+// bounded calls the library, which takes no context and may wait for ever, and leaves it
+// behind when ctx or patience ends.
+func bounded(ctx context.Context, call func() error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errTooLong)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // folders makes the folders that the service will use, private to its user.
 func (s Service) folders() error {
 	for _, dir := range []string{s.Config, s.State} {
@@ -92,20 +132,4 @@ func (s Service) folders() error {
 		}
 	}
 	return nil
-}
-
-// command runs a manager's tool and returns what it printed.
-func command(ctx context.Context, env []string, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), env...)
-	var out, failed strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &failed
-	if err := cmd.Run(); err != nil {
-		said := strings.TrimSpace(failed.String())
-		if said == "" {
-			return out.String(), fmt.Errorf("%s %s: %w", filepath.Base(name), strings.Join(args, " "), err)
-		}
-		return out.String(), fmt.Errorf("%s %s: %s", filepath.Base(name), strings.Join(args, " "), strings.Join(strings.Fields(said), " "))
-	}
-	return out.String(), nil
 }

@@ -6,17 +6,17 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"time"
 
-	"backstay/internal/durable"
+	kardianos "github.com/kardianos/service"
 )
 
-// patience is how long launchd may take to let go of a service: it gives the agent
-// 20 s to end.
-const patience = 25 * time.Second
+// manager is the library's name for launchd, knownAs the service's there.
+const manager, knownAs = "darwin-launchd", Label
 
 // Install writes the property list, which launchd reads at login or boot, and starts
 // the service, anew if it runs. It may be called again, and mends what is there.
@@ -35,10 +35,7 @@ func (s Service) Install(ctx context.Context) error {
 	if err := s.folders(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	if err := durable.WriteFile(file, text, 0o644); err != nil {
+	if err := s.install(ctx, text, file); err != nil {
 		return err
 	}
 	return s.Restart(ctx)
@@ -47,14 +44,10 @@ func (s Service) Install(ctx context.Context) error {
 // Uninstall stops the service and removes its property list. Where there is none it
 // returns ErrNotInstalled.
 func (s Service) Uninstall(ctx context.Context) error {
-	file, err := s.installed()
-	if err != nil {
-		return err
-	}
 	if err := s.Stop(ctx); err != nil {
 		return err
 	}
-	return os.Remove(file)
+	return s.call(ctx, nil, kardianos.Service.Uninstall)
 }
 
 // Start starts the service unless it runs.
@@ -63,15 +56,23 @@ func (s Service) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.loaded(ctx) {
-		_, err = command(ctx, nil, "launchctl", "kickstart", s.target())
+	if st, err := s.Status(ctx); err != nil || st.Running {
+		return err
+	}
+	// One that has ended by itself is known still, and starts with being made known.
+	if err := s.Stop(ctx); err != nil {
 		return err
 	}
 	// A person may have disabled it in the settings; who starts it wants it.
-	if _, err := command(ctx, nil, "launchctl", "enable", s.target()); err != nil {
+	if _, err := command(ctx, "launchctl", "enable", s.target()); err != nil {
 		return err
 	}
-	if _, err := command(ctx, nil, "launchctl", "bootstrap", s.domain(), file); err != nil {
+	// The library's load is for the session of the caller. Over ssh that is not the one
+	// at the screen, where a person's services belong. What it says is not what counts.
+	if _ = s.call(ctx, nil, kardianos.Service.Start); s.loaded(ctx) {
+		return nil
+	}
+	if _, err := command(ctx, "launchctl", "bootstrap", s.domain(), file); err != nil {
 		return fmt.Errorf("%w; a service of your own starts where you are logged in at the screen", err)
 	}
 	return nil
@@ -85,13 +86,15 @@ func (s Service) Stop(ctx context.Context) error {
 	if !s.loaded(ctx) {
 		return nil
 	}
-	if _, err := command(ctx, nil, "launchctl", "bootout", s.target()); err != nil && s.loaded(ctx) {
-		return err
+	// As with load in Start.
+	err := s.call(ctx, nil, kardianos.Service.Stop)
+	if s.loaded(ctx) {
+		_, err = command(ctx, "launchctl", "bootout", s.target())
 	}
-	// It may return while the service is still ending.
+	// Both may return while the service is still ending, and complain about that.
 	for deadline := time.Now().Add(patience); s.loaded(ctx); {
 		if time.Now().After(deadline) {
-			return errors.New("stop the service: launchd does not let go of it; try again")
+			return errors.Join(errors.New("stop the service: launchd does not let go of it; try again"), err)
 		}
 		select {
 		case <-ctx.Done():
@@ -122,7 +125,7 @@ func (s Service) Status(ctx context.Context) (Status, error) {
 	if _, err := os.Lstat(file); err == nil {
 		st.Installed, st.Enabled, st.Where = true, true, file
 	}
-	if out, err := command(ctx, nil, "launchctl", "print", s.target()); err == nil {
+	if out, err := command(ctx, "launchctl", "print", s.target()); err == nil {
 		st.Detail = "loaded"
 		if m := pidLine.FindStringSubmatch(out); m != nil {
 			st.Running, st.Detail = true, "running"
@@ -161,8 +164,12 @@ func (s Service) file() (string, error) {
 	if s.System {
 		return filepath.Join("/Library/LaunchDaemons", Label+".plist"), nil
 	}
-	home, err := os.UserHomeDir()
-	return filepath.Join(home, "Library/LaunchAgents", Label+".plist"), err
+	// Where launchd looks, and the library: not $HOME.
+	u, err := user.Current()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(u.HomeDir, "Library/LaunchAgents", Label+".plist"), nil
 }
 
 func (s Service) domain() string {
@@ -175,7 +182,7 @@ func (s Service) domain() string {
 func (s Service) target() string { return s.domain() + "/" + Label }
 
 func (s Service) loaded(ctx context.Context) bool {
-	_, err := command(ctx, nil, "launchctl", "print", s.target())
+	_, err := command(ctx, "launchctl", "print", s.target())
 	return err == nil
 }
 

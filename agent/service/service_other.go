@@ -7,6 +7,8 @@ import (
 	"fmt"
 )
 
+const knownAs = Name
+
 func (s Service) none() error {
 	return fmt.Errorf("%w that is known here; have the system start: %s run", ErrNoManager, s.Executable)
 }
@@ -28,6 +30,9 @@ func (s Service) Restart(context.Context) error { return s.none() }
 
 // Status returns ErrNoManager.
 func (s Service) Status(context.Context) (Status, error) { return Status{}, s.none() }
+
+// Run runs the agent: f, until ctx ends.
+func Run(ctx context.Context, f func(context.Context) error) error { return f(ctx) }
 
 // Beyond says how a person's service runs beyond their sessions.
 func Beyond() string { return "" }

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	kardianos "github.com/kardianos/service"
 	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/registry"
 	"golang.org/x/sys/windows/svc"
@@ -20,8 +21,8 @@ import (
 // runKey lists what Windows starts when its owner logs in.
 const runKey = `Software\Microsoft\Windows\CurrentVersion\Run`
 
-// patience is how long a service may take to end: a bit more than it is given.
-const patience = grace + 5*time.Second
+// knownAs is the service's name in the manager.
+const knownAs = Name
 
 // Install makes the service of the machine in the service manager, or the entry that
 // starts a person's at login, and starts it, anew if it runs. It may be called again,
@@ -49,19 +50,21 @@ func (s Service) Install(ctx context.Context) error {
 	if err := s.privateFolders(); err != nil {
 		return err
 	}
-	service, err := m.OpenService(Name)
-	if errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST) {
-		service, err = m.CreateService(Name, s.Executable, mgr.Config{
-			StartType: mgr.StartAutomatic, ErrorControl: mgr.ErrorNormal, DisplayName: "Backstay",
-			Description: "Keeps a second copy of folders on your server.",
-		}, s.arguments()...)
-	} else if err == nil {
-		err = s.mend(service)
+	st, err := s.Status(ctx)
+	if err == nil && !st.Installed {
+		err = s.call(ctx, kardianos.Service.Install)
 	}
 	if err != nil {
 		return fmt.Errorf("install the service: %w", err)
 	}
+	service, err := m.OpenService(Name)
+	if err != nil {
+		return fmt.Errorf("install the service: %w", err)
+	}
 	defer service.Close()
+	if err := s.mend(service); err != nil {
+		return fmt.Errorf("install the service: %w", err)
+	}
 	actions := make([]mgr.RecoveryAction, len(delays))
 	for i, d := range delays {
 		actions[i] = mgr.RecoveryAction{Type: mgr.ServiceRestart, Delay: d}
@@ -77,13 +80,15 @@ func (s Service) Install(ctx context.Context) error {
 	return s.Restart(ctx)
 }
 
-// mend has a service that exists start this program, at boot.
+// mend has a service that exists start this program, at boot, and Windows note when that
+// fails. The library does not touch what is there; removing it first would lose it where
+// any window on the list of services is open.
 func (s Service) mend(service *mgr.Service) error {
 	line, err := windows.UTF16PtrFromString(commandLine(s.Executable, s.arguments()))
 	if err != nil {
 		return err
 	}
-	return windows.ChangeServiceConfig(service.Handle, windows.SERVICE_NO_CHANGE, mgr.StartAutomatic, windows.SERVICE_NO_CHANGE,
+	return windows.ChangeServiceConfig(service.Handle, windows.SERVICE_NO_CHANGE, mgr.StartAutomatic, mgr.ErrorNormal,
 		line, nil, nil, nil, nil, nil, nil)
 }
 
@@ -101,17 +106,12 @@ func (s Service) Uninstall(ctx context.Context) error {
 		defer key.Close()
 		return key.DeleteValue(Name)
 	}
-	m, err := connect()
-	if err != nil {
-		return err
+	err := s.call(ctx, kardianos.Service.Uninstall)
+	if st, asked := s.Status(ctx); asked == nil && !st.Installed {
+		// It may miss the source of events that only its own Install makes.
+		return nil
 	}
-	defer m.Disconnect()
-	service, err := open(m)
-	if err != nil {
-		return err
-	}
-	defer service.Close()
-	return service.Delete()
+	return err
 }
 
 // Start starts the service unless it runs.
@@ -128,17 +128,7 @@ func (s Service) Start(ctx context.Context) error {
 		}
 		return errors.Join(s.until(ctx, true), cmd.Process.Release())
 	}
-	m, err := connect()
-	if err != nil {
-		return err
-	}
-	defer m.Disconnect()
-	service, err := open(m)
-	if err != nil {
-		return err
-	}
-	defer service.Close()
-	if err := service.Start(); err != nil {
+	if err := s.call(ctx, kardianos.Service.Start); err != nil {
 		return fmt.Errorf("start the service: %w", err)
 	}
 	return s.until(ctx, true)
@@ -162,17 +152,7 @@ func (s Service) Stop(ctx context.Context) error {
 		}
 		return s.until(ctx, false)
 	}
-	m, err := connect()
-	if err != nil {
-		return err
-	}
-	defer m.Disconnect()
-	service, err := open(m)
-	if err != nil {
-		return err
-	}
-	defer service.Close()
-	if _, err := service.Control(svc.Stop); err != nil && !errors.Is(err, windows.ERROR_SERVICE_NOT_ACTIVE) {
+	if err := s.call(ctx, kardianos.Service.Stop); err != nil && !errors.Is(err, windows.ERROR_SERVICE_NOT_ACTIVE) {
 		return fmt.Errorf("stop the service: %w", err)
 	}
 	return s.until(ctx, false)
@@ -306,23 +286,29 @@ func openEvent(access uint32) (windows.Handle, error) {
 	return windows.OpenEvent(access, false, name)
 }
 
-func connect() (*mgr.Mgr, error) {
-	m, err := mgr.Connect()
-	if errors.Is(err, windows.ERROR_ACCESS_DENIED) {
-		return nil, fmt.Errorf("%w: give the same command in a window opened with \"Run as administrator\", or without --system", ErrRights)
-	}
+// call has the library do something to the service of the machine.
+func (s Service) call(ctx context.Context, do func(kardianos.Service) error) error {
+	l, err := kardianos.New(nil, s.description(nil))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoManager, err)
+		return err
 	}
-	return m, nil
+	return explained(bounded(ctx, func() error { return do(l) }))
 }
 
-func open(m *mgr.Mgr) (*mgr.Service, error) {
-	service, err := m.OpenService(Name)
-	if errors.Is(err, windows.ERROR_SERVICE_DOES_NOT_EXIST) {
-		err = ErrNotInstalled
+func connect() (*mgr.Mgr, error) {
+	m, err := mgr.Connect()
+	if err == nil || errors.Is(err, windows.ERROR_ACCESS_DENIED) {
+		return m, explained(err)
 	}
-	return service, err
+	return nil, fmt.Errorf("%w: %w", ErrNoManager, err)
+}
+
+// explained says what to do about missing rights.
+func explained(err error) error {
+	if errors.Is(err, windows.ERROR_ACCESS_DENIED) {
+		return fmt.Errorf("%w: give the same command in a window opened with \"Run as administrator\", or without --system", ErrRights)
+	}
+	return err
 }
 
 func commandLine(executable string, args []string) string {
