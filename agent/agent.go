@@ -56,6 +56,12 @@ type Options struct {
 	State string
 	// Protocol is the version to speak with the server, 3 or 4.
 	Protocol int
+	// Await: where the agent is not set up, or its files cannot be understood, Run
+	// says so on the local socket and begins when that has changed. Default: it
+	// returns the error.
+	Await bool
+	// Shared: other users of this machine may ask for the status. Takes root.
+	Shared bool
 	// Log takes file names at debug level only. Default: discarded.
 	Log *slog.Logger
 	// Events is told what happens, one call at a time; the agent waits for it
@@ -159,35 +165,11 @@ func open(ctx context.Context, o Options) (_ *agent, err error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &agent{o: o, log: o.Log, problems: map[string]problem{}}
-	if a.cfg, err = config.Load(o.Folder); err != nil {
+	if err := a.load(); err != nil {
 		return nil, err
 	}
-	if a.roots, err = rootsOf(a.cfg); err != nil {
+	if a.lock, err = lock(o.State); err != nil {
 		return nil, err
-	}
-	switch o.Protocol {
-	case 3:
-		a.id, err = loadIdentity(o.Folder, a.cfg.Name, o.Log)
-	case 4:
-		var d device.Device
-		if d, err = device.Load(o.Folder); err == nil && d.Vault == (vault.ID{}) {
-			err = enrol.ErrNeedsMember
-		}
-		a.device = &d
-	default:
-		err = fmt.Errorf("protocol %d: only 3 and 4 are spoken", o.Protocol)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(o.State, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state folder: %w", err)
-	}
-	a.lock = flock.New(filepath.Join(o.State, "lock"))
-	if ok, err := a.lock.TryLock(); err != nil {
-		return nil, fmt.Errorf("lock the state folder: %w", err)
-	} else if !ok {
-		return nil, fmt.Errorf("%w on %s; end it, or give this one a --state folder of its own", ErrRunning, o.State)
 	}
 	if a.crashed, err = bootmark.Set(o.State); err == nil {
 		a.cat, err = catalog.Open(ctx, o.State, o.Log)
@@ -199,6 +181,43 @@ func open(ctx context.Context, o Options) (_ *agent, err error) {
 		a.log.Warn("the system stopped while the agent ran; files that are empty since are held back")
 	}
 	return a, nil
+}
+
+// load reads what a person, or an earlier run, left in the config folder.
+func (a *agent) load() (err error) {
+	if a.cfg, err = config.Load(a.o.Folder); err != nil {
+		return err
+	}
+	if a.roots, err = rootsOf(a.cfg); err != nil {
+		return err
+	}
+	switch a.o.Protocol {
+	case 3:
+		a.id, err = loadIdentity(a.o.Folder, a.cfg.Name, a.log)
+	case 4:
+		var d device.Device
+		if d, err = device.Load(a.o.Folder); err == nil && d.Vault == (vault.ID{}) {
+			err = enrol.ErrNeedsMember
+		}
+		a.device = &d
+	default:
+		err = fmt.Errorf("protocol %d: only 3 and 4 are spoken", a.o.Protocol)
+	}
+	return err
+}
+
+// lock takes a state folder, which is made if it is missing, for one agent.
+func lock(state string) (*flock.Flock, error) {
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state folder: %w", err)
+	}
+	l := flock.New(filepath.Join(state, "lock"))
+	if ok, err := l.TryLock(); err != nil {
+		return nil, fmt.Errorf("lock the state folder: %w", err)
+	} else if !ok {
+		return nil, fmt.Errorf("%w on %s; end it, or give this one a --state folder of its own", ErrRunning, state)
+	}
+	return l, nil
 }
 
 func (a *agent) close() error {

@@ -43,6 +43,11 @@ const (
 // ([config.ErrNotSetUp], [ErrRunning], files that cannot be understood) and of the
 // catalog.
 func Run(ctx context.Context, o Options) (err error) {
+	if o.Await {
+		if err := await(ctx, o); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
 	a, err := open(ctx, o)
 	if err != nil {
 		return err

@@ -3,8 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"errors"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -12,24 +10,11 @@ import (
 
 	"backstay/agent/bootmark"
 	"backstay/agent/localapi"
-	"backstay/internal/localsock"
 	"backstay/protocol/vault"
 )
 
 // serve answers commands on this machine until ctx ends.
-func (w *work) serve(ctx context.Context) error {
-	l, err := localsock.Listen(w.o.State)
-	if err != nil {
-		return err
-	}
-	srv := &http.Server{Handler: localapi.Handler(w), ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
-	defer stop()
-	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
+func (w *work) serve(ctx context.Context) error { return serve(ctx, w.o, w) }
 
 // Status implements localapi.Service.
 func (w *work) Status(ctx context.Context) (localapi.Status, error) {

@@ -117,6 +117,27 @@ func Handler(s Service) http.Handler {
 	return mux
 }
 
+// StatusHandler answers a Client that may know how the agent is doing and nothing else:
+// another user of the machine. What is asked beyond is refused with 403.
+func StatusHandler(s Service) http.Handler {
+	allowed := http.NewServeMux()
+	handle(allowed, "GET /v1/status", func(r *http.Request, _ struct{}) (Status, error) {
+		st, err := s.Status(r.Context())
+		// It may name files.
+		st.Reason = ""
+		return st, err
+	})
+	// Whatever is added to the API is refused until it is allowed here.
+	allowed.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_ = json.NewEncoder(w).Encode(answer[any]{Error: refused, Code: 1}) // nobody may be listening any more
+	})
+	return allowed
+}
+
+const refused = "this agent protects the whole machine, and only its administrator may ask it that: give the same command as root"
+
 type pause struct {
 	Until time.Time `json:"until"`
 }
@@ -211,7 +232,7 @@ func call[Out any](ctx context.Context, c *Client, method, path string, in any) 
 		return out.Value, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusForbidden {
 		return out.Value, fmt.Errorf("the running agent answers %s; it may be of another version: restart it", resp.Status)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -17,14 +18,15 @@ import (
 // told is a service that says what it was asked.
 type told struct {
 	localapi.Service
-	paths []string
-	until time.Time
+	paths  []string
+	until  time.Time
+	reason string
 
 	objects []vault.ObjectID
 }
 
 func (s *told) Status(context.Context) (localapi.Status, error) {
-	return localapi.Status{State: localapi.Working, Waiting: 3}, nil
+	return localapi.Status{State: localapi.Working, Waiting: 3, Reason: s.reason}, nil
 }
 
 func (s *told) Problems(context.Context) ([]localapi.Problem, error) {
@@ -94,5 +96,49 @@ func TestText(t *testing.T) {
 		if text, raw := localapi.Text(tt.path); text != tt.text || string(raw) != tt.raw {
 			t.Errorf("%q: %q, %q", tt.path, text, raw)
 		}
+	}
+}
+
+// Other users of the machine get the state and its numbers, and no more.
+func TestStatusHandler(t *testing.T) {
+	for _, tt := range []struct {
+		method, path string
+		want         int
+	}{
+		{"GET", "/v1/status", http.StatusOK},
+		{"GET", "/v1/problems", http.StatusForbidden},
+		{"POST", "/v1/pause", http.StatusForbidden},
+		{"POST", "/v1/backup", http.StatusForbidden},
+		{"POST", "/v1/status", http.StatusForbidden},
+		{"GET", "/v2/whatever", http.StatusForbidden},
+	} {
+		s := &told{reason: "/home/ada/secret.txt"}
+		w := httptest.NewRecorder()
+		localapi.StatusHandler(s).ServeHTTP(w, httptest.NewRequest(tt.method, "http://agent"+tt.path, strings.NewReader(`{"until":"2026-11-20T14:03:07Z"}`)))
+		if w.Code != tt.want || strings.Contains(w.Body.String(), "secret") || !s.until.IsZero() || s.paths != nil {
+			t.Errorf("%s %s: %d, want %d; it was done: %+v; answered: %s", tt.method, tt.path, w.Code, tt.want, s, w.Body)
+		}
+	}
+}
+
+func TestClientSaysWhyItIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	l, err := localsock.Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: localapi.StatusHandler(&told{})}
+	go srv.Serve(l)
+	defer srv.Close()
+	c := localapi.NewClient(dir)
+	if st, err := c.Status(t.Context()); err != nil || st.State != localapi.Working {
+		t.Errorf("status: %+v, %v", st, err)
+	}
+	var e *localapi.Error
+	if err := c.Resume(t.Context()); !errors.As(err, &e) || e.Code != 1 || !strings.Contains(e.Text, "root") {
+		t.Errorf("resume: %v", err)
+	}
+	if _, err := c.Problems(t.Context()); !errors.As(err, &e) || e.Code != 1 {
+		t.Errorf("problems: %v", err)
 	}
 }

@@ -168,7 +168,7 @@ invitation of its own, "agent pair CODE" ends both. A code is good once, for ten
 			if err != nil {
 				return cli.Usage("%w", err)
 			}
-			folder, _, err := folders(cmd)
+			folder, state, err := folders(cmd)
 			if err != nil {
 				return err
 			}
@@ -194,7 +194,7 @@ invitation of its own, "agent pair CODE" ends both. A code is good once, for ten
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), paired{Member: d.Name})
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "this machine is a member now; start protecting with: agent run")
+			fmt.Fprintln(cmd.OutOrStdout(), "this machine is a member now; "+startText(cmd, state))
 			return nil
 		},
 	}

@@ -132,7 +132,7 @@ server is trusted from now on; keys, vault and folders stay.`,
 		if len(listed) == 0 {
 			fmt.Fprintln(out, "nothing is protected yet; add folders with: agent folder add FOLDER")
 		}
-		fmt.Fprintln(out, "start protecting with: agent run")
+		fmt.Fprintln(out, startText(cmd, state))
 		return nil
 	}
 	return cmd

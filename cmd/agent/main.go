@@ -57,7 +57,7 @@ what was sent.`,
 		commands []*cobra.Command
 	}{
 		{"Set up:", []*cobra.Command{tryCommand(), joinCommand(), folderCommand(), pairCommand(), devicesCommand()}},
-		{"Protect:", []*cobra.Command{runCommand(), backupCommand(), statusCommand(), problemsCommand(), pauseCommand(), resumeCommand(), doctorCommand()}},
+		{"Protect:", []*cobra.Command{runCommand(), backupCommand(), statusCommand(), problemsCommand(), pauseCommand(), resumeCommand(), serviceCommand(), doctorCommand()}},
 		{"Look and get back:", []*cobra.Command{lsCommand(), historyCommand(), findCommand(), restoreCommand(), recoverCommand(), verifyCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
@@ -93,16 +93,22 @@ func options(cmd *cobra.Command, protocol int, level slog.Level) (agent.Options,
 	if err != nil {
 		return o, nil, withCode(err)
 	}
-	file := c.Settings.LogFile
+	var closeLog func() error
+	o.Log, closeLog = openLog(cmd, c.Settings, o.State, level)
+	return o, closeLog, nil
+}
+
+// openLog opens the log that the settings name. The closer is the log's.
+func openLog(cmd *cobra.Command, s config.Settings, state string, level slog.Level) (*slog.Logger, func() error) {
+	file := s.LogFile
 	switch file {
 	case "":
-		file = filepath.Join(o.State, "agent.log")
+		file = filepath.Join(state, "agent.log")
 	case "off":
 		file = ""
 	}
 	log, closer := logging.New(cmd.ErrOrStderr(), logging.Options{Level: level, File: file})
-	o.Log = log
-	return o, closer.Close, nil
+	return log, closer.Close
 }
 
 // mending calls f again, once, if the catalog turns out to be damaged while it is in

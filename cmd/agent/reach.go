@@ -78,7 +78,7 @@ func reachCode(err error) error {
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted")
 	case errors.Is(err, localsock.ErrNotRunning):
-		return cli.WithCode(cli.CodeUnreachable, errors.New("no agent is running on this state folder; start it with: agent run"))
+		return cli.WithCode(cli.CodeUnreachable, errors.New("no agent is running on this state folder; start it with: agent run, or agent service start"))
 	case errors.Is(err, v4.ErrPin):
 		return cli.WithCode(cli.CodeUnreachable, fmt.Errorf("%w: another machine may answer at its address, or somebody is in between, or the server was set up anew; nothing was sent. "+
 			"If its administrator says it was set up anew, join with a new invitation", err))

@@ -2,10 +2,15 @@
 // runs here: a stream that only the same user (and the system's administrator)
 // can open. It is a unix socket in a private folder, on Windows a named pipe
 // whose name derives from that folder. There is no TCP port.
+//
+// A program of the whole machine can have a second door, which everybody on it can
+// open ([ListenShared]). Which rights a caller has is a matter of the door alone.
 package localsock
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"net"
 	"net/http"
@@ -30,4 +35,10 @@ func socketPath(dir string) (string, error) {
 		return "", err
 	}
 	return filepath.Join(abs, "control.sock"), nil
+}
+
+// digest names a socket or pipe by the path it stands for.
+func digest(path string) string {
+	sum := sha256.Sum256([]byte(path))
+	return hex.EncodeToString(sum[:16])
 }

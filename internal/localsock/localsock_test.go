@@ -54,7 +54,10 @@ func serveOnce(t *testing.T, dir string, client *http.Client) {
 	}
 	resp.Body.Close()
 	client.CloseIdleConnections()
-	if ul, ok := l.(*net.UnixListener); ok {
+	if ul, ok := l.(interface {
+		Addr() net.Addr
+		SetUnlinkOnClose(bool)
+	}); ok {
 		info, err := os.Stat(ul.Addr().String())
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Fatalf("socket %v, %v; want mode 0600", info, err)
