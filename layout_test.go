@@ -25,12 +25,18 @@ var layers = []struct {
 	{"watcher", []string{"internal"}},
 	{"server", []string{"protocol", "internal"}},
 	{"agent", []string{"watcher", "protocol", "internal"}},
-	{"tray", []string{"agent/localapi"}},
+	{"tray", []string{"agent/localapi", "internal"}},
 	{"cmd/agent", []string{"agent", "protocol", "internal"}},
 	{"cmd/server", []string{"server", "protocol", "internal"}},
-	{"cmd/tray", []string{"tray", "agent/localapi", "internal"}},
-	{"cmd", []string{"agent", "server", "protocol", "internal"}}, // tests of all programs together
+	{"cmd/tray", []string{"tray", "agent/localapi", "agent/config", "internal"}},
+	{"cmd", []string{"agent", "server", "tray", "protocol", "internal"}}, // tests of all programs together
 	{"packaging", []string{"internal"}},
+}
+
+// alone says for packages of others which tree alone may import them.
+var alone = map[string]string{
+	"fyne.io/systray":            "tray/systray",
+	"github.com/gen2brain/beeep": "tray/systray",
 }
 
 // exceptions are single files that may import one tree more: "agent try" runs a
@@ -64,6 +70,9 @@ func TestImportsPointDown(t *testing.T) {
 			}
 			if imported, ok := strings.CutPrefix(name, "backstay/"); ok && !allowed(file, imported) {
 				t.Errorf("%s imports %s, which the layers do not allow", file, name)
+			}
+			if tree, ok := alone[name]; ok && !within(file, tree) {
+				t.Errorf("%s imports %s, which is for %s alone", file, name, tree)
 			}
 		}
 		return nil
@@ -102,6 +111,7 @@ func TestAllowedRefuses(t *testing.T) {
 		{"cmd/agent/try.go", "server", true},
 		{"tray/tray.go", "agent/config", false},
 		{"tray/tray.go", "agent/localapi", true},
+		{"cmd/tray/main.go", "agent/v4", false},
 		{"server/v3/area.go", "protocol/v3", true},
 		{"elsewhere/x.go", "internal/cli", false},
 	} {

@@ -122,6 +122,10 @@ type agent struct {
 
 	telling sync.Mutex // makes Events one call at a time
 
+	// changed rings when what Status says may have changed; sent measures the rate.
+	changed bell
+	sent    meter
+
 	mu    sync.Mutex // guards what follows
 	cfg   config.Config
 	roots []root
@@ -177,6 +181,7 @@ func open(ctx context.Context, o Options) (_ *agent, err error) {
 	if err != nil {
 		return nil, errors.Join(err, a.lock.Close())
 	}
+	a.cat.OnUpdate(a.changed.ring)
 	if !a.crashed.IsZero() {
 		a.log.Warn("the system stopped while the agent ran; files that are empty since are held back")
 	}
@@ -247,6 +252,10 @@ func rootsOf(c config.Config) ([]root, error) {
 }
 
 func (a *agent) tell(e Event) {
+	if e.Kind == Sent {
+		a.sent.add(e.Size, time.Now())
+		a.changed.ring()
+	}
 	a.telling.Lock()
 	defer a.telling.Unlock()
 	if a.o.Events != nil {
@@ -348,6 +357,7 @@ func (a *agent) report(p *facts.Problem, sending bool) {
 	old, known := a.problems[p.Path]
 	a.problems[p.Path] = problem{p, sending}
 	a.mu.Unlock()
+	a.changed.ring()
 	if !known || old.Reason != p.Reason {
 		a.log.Debug("not protected", "path", p.Path, "reason", p.Reason)
 		a.tell(Event{Kind: Problem, Path: p.Path, Text: text(p)})
@@ -361,6 +371,7 @@ func (a *agent) solve(path string) {
 	delete(a.problems, path)
 	a.mu.Unlock()
 	if known {
+		a.changed.ring()
 		a.tell(Event{Kind: Solved, Path: path})
 	}
 }

@@ -57,7 +57,7 @@ func Backup(ctx context.Context, o Options, paths []string) (report Report, err 
 		return report, err
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
-	b := &pass{agent: a, queue: newQueue(), torn: map[string]int{}}
+	b := &pass{agent: a, queue: newQueue(a.changed.ring), torn: map[string]int{}}
 	tell := a.o.Events
 	a.o.Events = func(e Event) {
 		if e.Kind == Safe {

@@ -124,15 +124,20 @@ func await(ctx context.Context, o Options) error {
 
 // waiting answers for an agent that has not begun.
 type waiting struct {
-	mu  sync.Mutex // guards why
-	why error
+	changed bell
+	mu      sync.Mutex // guards why
+	why     error
 }
 
 func (w *waiting) set(why error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.why = why
+	w.mu.Unlock()
+	w.changed.ring()
 }
+
+// StatusChanged implements localapi.Service.
+func (w *waiting) StatusChanged() <-chan struct{} { return w.changed.wait() }
 
 // Status implements localapi.Service.
 func (w *waiting) Status(context.Context) (localapi.Status, error) {

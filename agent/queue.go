@@ -50,6 +50,8 @@ type queue struct {
 	dropped map[string]bool
 	// more is closed and replaced when an item is added.
 	more chan struct{}
+
+	changed func() // told when len may have changed
 }
 
 type entry struct {
@@ -57,9 +59,9 @@ type entry struct {
 	at int // position in the heap
 }
 
-func newQueue() *queue {
+func newQueue(changed func()) *queue {
 	return &queue{
-		index: map[string]*entry{}, out: map[string]struct{}{}, later: map[string]item{},
+		changed: changed, index: map[string]*entry{}, out: map[string]struct{}{}, later: map[string]item{},
 		dropped: map[string]bool{}, more: make(chan struct{}),
 	}
 }
@@ -76,6 +78,7 @@ func (q *queue) add(it item) {
 func (q *queue) push(it item) {
 	if _, ok := q.out[it.path]; ok {
 		q.later[it.path] = it
+		q.changed()
 		return
 	}
 	if e := q.index[it.path]; e != nil {
@@ -92,6 +95,7 @@ func (q *queue) push(it item) {
 	}
 	close(q.more)
 	q.more = make(chan struct{})
+	q.changed()
 }
 
 // drop keeps the first queueLimit items.
@@ -135,6 +139,7 @@ func (q *queue) take() (item, bool, <-chan struct{}) {
 	e := heap.Pop(&q.heap).(*entry)
 	delete(q.index, e.path)
 	q.out[e.path] = struct{}{}
+	q.changed()
 	return e.item, true, nil
 }
 
@@ -165,6 +170,7 @@ func (q *queue) retain(wanted func(item) bool) {
 	clear(q.heap[len(kept):])
 	q.heap = kept
 	heap.Init(&q.heap)
+	q.changed()
 }
 
 func (q *queue) len() int {

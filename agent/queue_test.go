@@ -8,7 +8,7 @@ import (
 )
 
 func TestQueueSmallAndNewFirst(t *testing.T) {
-	q := newQueue()
+	q := newQueue(func() {})
 	for _, f := range []struct {
 		path string
 		size int64
@@ -34,7 +34,7 @@ func TestQueueSmallAndNewFirst(t *testing.T) {
 }
 
 func TestQueueHoldsAPathOnce(t *testing.T) {
-	q := newQueue()
+	q := newQueue(func() {})
 	q.add(item{path: "a", score: 9})
 	q.add(item{path: "b", score: 5})
 	q.add(item{path: "a", score: 1})
@@ -54,7 +54,7 @@ func TestQueueHoldsAPathOnce(t *testing.T) {
 }
 
 func TestQueueHasAPathUnderWayOnce(t *testing.T) {
-	q := newQueue()
+	q := newQueue(func() {})
 	q.add(item{path: "a", score: 3})
 	q.take()
 	q.add(item{path: "a", score: 1})
@@ -77,7 +77,7 @@ func TestQueueHasAPathUnderWayOnce(t *testing.T) {
 func TestQueueRetain(t *testing.T) {
 	const seed = 7
 	rng := rand.New(rand.NewPCG(seed, 0))
-	q := newQueue()
+	q := newQueue(func() {})
 	for i := range 1000 {
 		q.add(item{root: fmt.Sprint(i % 3), path: fmt.Sprint(i), score: rng.IntN(50)})
 	}
@@ -99,7 +99,7 @@ func TestQueueRetain(t *testing.T) {
 }
 
 func TestQueueDropsTheLast(t *testing.T) {
-	q := newQueue()
+	q := newQueue(func() {})
 	for i := range 5 * queueLimit {
 		q.add(item{root: "r", path: fmt.Sprint(i), score: i % 1000})
 	}

@@ -56,7 +56,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := &work{
-		agent: a, queue: newQueue(), sets: make(chan []watcher.Root, 1),
+		agent: a, queue: newQueue(a.changed.ring), sets: make(chan []watcher.Root, 1),
 		settling: settle.New(settle.Options{Quiet: time.Duration(a.cfg.Settings.Settle)}),
 		rescans:  map[string]string{}, torn: map[string]int{}, wake: make(chan struct{}, 1),
 		excluded: map[string]int{}, gate: make(chan struct{}), redial: make(chan struct{}, 1),
@@ -66,6 +66,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.excluded[root] = n
+		a.changed.ring()
 	}
 	w.watch(a.roots)
 	var group sync.WaitGroup
@@ -191,6 +192,7 @@ func (w *work) do(f func()) {
 	f()
 	w.quiet = false
 	w.mu.Unlock()
+	w.changed.ring()
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -210,6 +212,7 @@ func (w *work) begin() {
 	defer w.mu.Unlock()
 	w.busy++
 	w.quiet = false
+	w.changed.ring()
 }
 
 func (w *work) end() {
@@ -222,6 +225,7 @@ func (w *work) end() {
 		waiters, w.waiters = w.waiters, nil
 	}
 	w.mu.Unlock()
+	w.changed.ring()
 	if !settled {
 		return
 	}
@@ -272,10 +276,15 @@ func (w *work) plan(ctx context.Context) error {
 		scans := w.rescans
 		w.rescans = map[string]string{}
 		due := w.settling.Due(time.Now())
+		examine := len(scans)+len(due) > 0
+		if examine { // before anybody sees that nothing waits any more
+			w.busy++
+			w.quiet = false
+		}
 		w.mu.Unlock()
 
-		if len(scans)+len(due) > 0 {
-			w.begin()
+		if examine {
+			w.changed.ring()
 			err := w.examine(ctx, scans, due)
 			w.end()
 			if err != nil {
@@ -578,6 +587,7 @@ func (w *work) reloadDevice(moved bool) error {
 		w.device = &d
 	}
 	w.agent.mu.Unlock()
+	w.changed.ring()
 	if !same || moved {
 		select {
 		case w.redial <- struct{}{}:
@@ -602,6 +612,7 @@ func (w *work) reload() error {
 	old, oldRoots := w.cfg, w.agent.roots
 	w.cfg, w.agent.roots = cfg, roots
 	w.agent.mu.Unlock()
+	w.changed.ring()
 	if err := w.reloadDevice(cfg.Address != old.Address); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +19,7 @@ func (w *work) serve(ctx context.Context) error { return serve(ctx, w.o, w) }
 
 // Status implements localapi.Service.
 func (w *work) Status(ctx context.Context) (localapi.Status, error) {
-	var st localapi.Status
+	st := localapi.Status{Version: version()}
 	dest, _, err := w.destination(ctx)
 	if err != nil {
 		return st, err
@@ -61,9 +62,14 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 	}
 	st.Waiting = w.queue.len() + w.settling.Waiting() + w.sending
 	paused := w.paused(time.Now())
-	if paused && !w.pausedUntil.IsZero() {
-		until := w.pausedUntil
-		st.PausedUntil = &until
+	if paused {
+		st.PausedBy = localapi.PausedByYou
+		if until := w.pausedUntil; !until.IsZero() {
+			st.PausedUntil = &until
+		}
+	}
+	if w.busy > 0 {
+		st.Rate = w.sent.rate(time.Now())
 	}
 	switch {
 	case len(alarms) > 0:
@@ -82,12 +88,23 @@ func (w *work) Status(ctx context.Context) (localapi.Status, error) {
 		st.State = localapi.Paused
 	case st.FirstPass:
 		st.State = localapi.FirstPass
-	case st.Waiting > 0 || w.busy > 0:
+	case st.Waiting > 0 || w.busy > 0 || len(w.rescans) > 0:
 		st.State = localapi.Working
 	default:
 		st.State = localapi.Protected
 	}
 	return st, nil
+}
+
+// StatusChanged implements localapi.Service.
+func (w *work) StatusChanged() <-chan struct{} { return w.changed.wait() }
+
+// version is this program's.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return ""
 }
 
 // Problems implements localapi.Service.
@@ -168,6 +185,10 @@ func (w *work) Pause(_ context.Context, until time.Time) error {
 	defer w.mu.Unlock()
 	w.pause, w.pausedUntil = true, until
 	w.gateChanged()
+	if !until.IsZero() {
+		// A pause ends without anybody doing anything.
+		time.AfterFunc(time.Until(until), w.changed.ring)
+	}
 	return nil
 }
 
@@ -189,6 +210,7 @@ func (w *work) paused(now time.Time) bool {
 func (w *work) gateChanged() {
 	close(w.gate)
 	w.gate = make(chan struct{})
+	w.changed.ring()
 }
 
 // unpaused waits until sending may go on; false if ctx ends first.
@@ -221,6 +243,7 @@ func (w *work) state(offline string, failing localapi.Problem) {
 	if failing.Reason != "" {
 		w.failing = failing
 	}
+	w.changed.ring()
 }
 
 // Resend implements localapi.Service.

@@ -330,6 +330,7 @@ func (w *work) nextItem(ctx context.Context) (upload.Item, bool) {
 			w.sending++
 			fuzzy := w.torn[it.path] >= fuzzyAfter
 			w.mu.Unlock()
+			w.changed.ring()
 			return upload.Item{Root: it.root, Path: it.path, Op: it.op, Fuzzy: fuzzy}, true
 		}
 		w.end()

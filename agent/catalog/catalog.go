@@ -137,7 +137,13 @@ type Catalog struct {
 
 	mu    sync.Mutex   // held by the one transaction that writes
 	write *sqlite.Conn // nil if it was opened to be read
+	// updated is called after each change; nil: nobody listens.
+	updated func()
 }
+
+// OnUpdate has f called after each change that is on disk. It may not block or use
+// the catalog. It is set once, before the catalog is used by several goroutines.
+func (c *Catalog) OnUpdate(f func()) { c.updated = f }
 
 // readers is how many reads run at once: two scans that walk through their
 // unseen paths, and the status beside them.

@@ -24,6 +24,9 @@ func (c *Catalog) update(ctx context.Context, f func(*sqlite.Conn) error) error 
 		err = f(c.write)
 		end(&err)
 	}
+	if err == nil && c.updated != nil {
+		c.updated()
+	}
 	return c.classify(ctx, err)
 }
 

@@ -54,7 +54,17 @@ type Status struct {
 	Vault       string     `json:"vault"`
 	// Bytes is the size of the protected files.
 	Bytes int64 `json:"bytes"`
+	// Rate is how many bytes a second are being read and sent; 0 while nothing is.
+	Rate int64 `json:"rate"`
+	// PausedBy says why the agent is paused: PausedByYou, or what it waits for, in
+	// words; empty while it is not.
+	PausedBy string `json:"paused_by,omitempty"`
+	// Version is the agent's program.
+	Version string `json:"version"`
 }
+
+// PausedByYou: a person asked for the pause.
+const PausedByYou = "you"
 
 // Problem is a path in scope that is not protected, or what else a person must
 // know; Path is empty where it is about no path.
@@ -84,6 +94,9 @@ type Report struct {
 // Service is what the agent answers.
 type Service interface {
 	Status(ctx context.Context) (Status, error)
+	// StatusChanged returns a channel that is closed when what Status returns may
+	// have changed since the call.
+	StatusChanged() <-chan struct{}
 	Problems(ctx context.Context) ([]Problem, error)
 	// Acknowledge ends the alarms that a person has taken note of.
 	Acknowledge(ctx context.Context) error
@@ -103,15 +116,16 @@ type Service interface {
 func Handler(s Service) http.Handler {
 	mux := http.NewServeMux()
 	handle(mux, "GET /v1/status", func(r *http.Request, _ struct{}) (Status, error) { return s.Status(r.Context()) })
+	mux.Handle("GET /v1/events", events(s))
 	handle(mux, "GET /v1/problems", func(r *http.Request, _ struct{}) ([]Problem, error) { return s.Problems(r.Context()) })
 	handle(mux, "POST /v1/acknowledge", func(r *http.Request, _ struct{}) (struct{}, error) { return struct{}{}, s.Acknowledge(r.Context()) })
 	handle(mux, "POST /v1/pause", func(r *http.Request, p pause) (struct{}, error) { return struct{}{}, s.Pause(r.Context(), p.Until) })
 	handle(mux, "POST /v1/resume", func(r *http.Request, _ struct{}) (struct{}, error) { return struct{}{}, s.Resume(r.Context()) })
 	handle(mux, "POST /v1/backup", func(r *http.Request, b backup) (Report, error) {
-		return s.Backup(r.Context(), texts(b.Paths))
+		return s.Backup(r.Context(), rawTexts(b.Paths))
 	})
 	handle(mux, "POST /v1/resend", func(r *http.Request, l lost) (backup, error) {
-		paths, err := s.Resend(r.Context(), texts(l.Paths), l.Objects)
+		paths, err := s.Resend(r.Context(), rawTexts(l.Paths), l.Objects)
 		return backup{raw(paths)}, err
 	})
 	return mux
@@ -161,7 +175,7 @@ func raw(texts []string) [][]byte {
 	return raw
 }
 
-func texts(raw [][]byte) []string {
+func rawTexts(raw [][]byte) []string {
 	texts := make([]string, len(raw))
 	for i, b := range raw {
 		texts[i] = string(b)
@@ -218,6 +232,13 @@ type Client struct{ http *http.Client }
 // NewClient returns a client for the agent on a state folder. It dials on use.
 func NewClient(state string) *Client { return &Client{localsock.Client(state)} }
 
+// errEnded: the agent that was spoken to is gone.
+var errEnded = fmt.Errorf("%w: it has ended", localsock.ErrNotRunning)
+
+func otherVersion(status string) error {
+	return fmt.Errorf("the running agent answers %s; it may be of another version: restart it", status)
+}
+
 func call[Out any](ctx context.Context, c *Client, method, path string, in any) (Out, error) {
 	var out answer[Out]
 	body, writer := io.Pipe()
@@ -233,7 +254,7 @@ func call[Out any](ctx context.Context, c *Client, method, path string, in any) 
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusForbidden {
-		return out.Value, fmt.Errorf("the running agent answers %s; it may be of another version: restart it", resp.Status)
+		return out.Value, otherVersion(resp.Status)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
 		return out.Value, fmt.Errorf("the agent's answer broke off: %w", err)
@@ -280,5 +301,5 @@ func (c *Client) Backup(ctx context.Context, paths []string) (Report, error) {
 // Resend has paths and objects sent again; see [Service].
 func (c *Client) Resend(ctx context.Context, paths []string, objects []vault.ObjectID) ([]string, error) {
 	b, err := call[backup](ctx, c, "POST", "/v1/resend", lost{backup{raw(paths)}, objects})
-	return texts(b.Paths), err
+	return rawTexts(b.Paths), err
 }

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,39 +25,15 @@ func statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			show := func() (localapi.Status, error) {
-				st, err := c.Status(cmd.Context())
-				if errors.Is(err, localsock.ErrNotRunning) && notSetUp(cmd) {
-					st.State, st.Reason = localapi.NotSetUp, "join a server first: agent join INVITATION FOLDER"
-				}
-				return st, err
+			if watch {
+				return watchStatus(cmd, c, asJSON)
 			}
-			for {
-				st, err := show()
-				if err != nil && st.State == "" {
-					return reachCode(err)
-				}
-				if asJSON {
-					if err := printJSON(cmd.OutOrStdout(), st); err != nil {
-						return err
-					}
-				} else {
-					printStatus(cmd.OutOrStdout(), st)
-				}
-				if err != nil {
-					return reachCode(err)
-				}
-				if !watch {
-					return nil
-				}
-				if !sleep(cmd.Context(), time.Second) {
-					return nil
-				}
-			}
+			st, err := c.Status(cmd.Context())
+			return showStatus(cmd, st, err, asJSON)
 		},
 	}
 	jsonFlag(cmd, &asJSON)
-	cmd.Flags().BoolVar(&watch, "watch", false, "go on, once a second")
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on, and say so when it changes")
 	return cmd
 }
 
@@ -76,33 +50,46 @@ func notSetUp(cmd *cobra.Command) bool {
 	return errors.Is(err, device.ErrNotEnrolled)
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
+// showStatus prints the status, or that there is none yet.
+func showStatus(cmd *cobra.Command, st localapi.Status, err error, asJSON bool) error {
+	if errors.Is(err, localsock.ErrNotRunning) && notSetUp(cmd) {
+		st.State, st.Reason = localapi.NotSetUp, "join a server first: agent join INVITATION FOLDER"
+	} else if err != nil {
+		return reachCode(err)
 	}
+	out := cmd.OutOrStdout()
+	if asJSON {
+		return errors.Join(printJSON(out, st), reachCode(err))
+	}
+	now := time.Now()
+	fmt.Fprintln(out, st.Summary(now))
+	for _, line := range st.Details(now) {
+		fmt.Fprintln(out, "  "+line)
+	}
+	return reachCode(err)
 }
 
-func printStatus(w io.Writer, st localapi.Status) {
-	fmt.Fprint(w, st.State)
-	if st.Reason != "" {
-		fmt.Fprintf(w, ": %s", st.Reason)
+// watchStatus prints each status as it comes, in one line.
+func watchStatus(cmd *cobra.Command, c *localapi.Client, asJSON bool) error {
+	last := ""
+	for st, err := range c.Watch(cmd.Context()) {
+		switch {
+		case cmd.Context().Err() != nil:
+			return nil
+		case err != nil:
+			return showStatus(cmd, st, err, asJSON)
+		case asJSON:
+			if err := printJSON(cmd.OutOrStdout(), st); err != nil {
+				return err
+			}
+		default:
+			if line := st.Summary(time.Now()); line != last {
+				fmt.Fprintln(cmd.OutOrStdout(), line)
+				last = line
+			}
+		}
 	}
-	fmt.Fprintln(w)
-	if st.State == localapi.NotSetUp {
-		return
-	}
-	fmt.Fprintf(w, "  %d protected (%s), %d waiting, %d excluded by rule, %d problems\n", st.Protected, cli.Bytes(st.Bytes), st.Waiting, st.Excluded, st.Problems)
-	if st.LastSafe != nil {
-		fmt.Fprintf(w, "  last safe %s, server %s, device %s\n", st.LastSafe.Local().Format(time.DateTime), st.Server, st.Device)
-	} else {
-		fmt.Fprintf(w, "  nothing is safe yet, server %s, device %s\n", st.Server, st.Device)
-	}
-	if st.PausedUntil != nil {
-		fmt.Fprintf(w, "  paused until %s\n", st.PausedUntil.Local().Format(time.DateTime))
-	}
+	return nil
 }
 
 func problemsCommand() *cobra.Command {
