@@ -41,7 +41,7 @@ func newWork(t *testing.T) (w *work, notices *[]string) {
 		device: &device.Device{Name: "desk", Identity: identity},
 	}
 	return &work{
-		agent: a, queue: newQueue(), settling: settle.New(settle.Options{}), rescans: map[string]string{}, torn: map[string]int{},
+		agent: a, queue: newQueue(func() {}), settling: settle.New(settle.Options{}), rescans: map[string]string{}, torn: map[string]int{},
 		wake: make(chan struct{}, 1), scanned: map[string]bool{}, refused: map[string]bool{}, gate: make(chan struct{}),
 	}, notices
 }

@@ -11,6 +11,7 @@ import (
 
 	"backstay/agent/localapi"
 	"backstay/internal/localsock"
+	"backstay/protocol/vault"
 )
 
 // scripted is an agent's local API whose status the test sets.
@@ -66,6 +67,11 @@ func (s *scripted) Status(context.Context) (localapi.Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.st, nil
+}
+
+// Resend is not asked for.
+func (s *scripted) Resend(context.Context, []string, []vault.ObjectID) ([]string, error) {
+	return nil, nil
 }
 
 func (s *scripted) StatusChanged() <-chan struct{} {
