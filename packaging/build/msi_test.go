@@ -193,3 +193,21 @@ func forwarder(name, function, target string) []byte {
 	w(make([]byte, align-b.Len()), section)
 	return b.Bytes()
 }
+
+// TestOnWindows runs the tests of packages whose code is the same on every system, on
+// Windows. Those that need what this wine lacks are not among them.
+func TestOnWindows(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the plain run does it")
+	}
+	need(t, "wine", "wineserver")
+	w := newWindows(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	defer cancel()
+	cmd := w.command(ctx, "go", "test", "-vet=off", "-timeout=4m", "-exec=wine",
+		"backstay/protocol/cbor", "backstay/protocol/cksum", "backstay/protocol/info", "backstay/protocol/v3", "backstay/protocol/v4", "backstay/agent/settle")
+	cmd.Env = append(cmd.Env, "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
