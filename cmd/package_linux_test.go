@@ -71,11 +71,16 @@ func TestDeb(t *testing.T) {
 	m.safe("ada", "docs/first", "")
 	m.crash("ada", "")
 	m.safe("ada", "docs/second", "")
+	// The account of a program has a manager, too, and no agent.
+	m.must(0, "root", "loginctl enable-linger backstay")
+	m.until("backstay", "XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user is-active default.target")
 	if out := m.must(0, "root", running); strings.Count(out, "/usr/bin/backstay\n") != 1 {
 		t.Errorf("it runs for others, too: %s", out)
 	}
 	m.must(0, "ada", "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/$(id -u)/bus nohup backstay-tray >/dev/null 2>&1 &")
 	m.until("root", running+" | grep -qx /usr/bin/backstay-tray")
+
+	m.must(0, "root", "loginctl disable-linger backstay")
 
 	// An upgrade: what runs is the new one.
 	before := m.service("ada", "").PID
