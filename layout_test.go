@@ -30,7 +30,7 @@ var layers = []struct {
 	{"cmd/server", []string{"server", "protocol", "internal"}},
 	{"cmd/tray", []string{"tray", "agent/localapi", "agent/config", "internal"}},
 	{"cmd", []string{"agent", "server", "tray", "protocol", "internal"}}, // tests of all programs together
-	{"packaging", []string{"internal"}},
+	{"packaging", []string{"agent/service", "tray", "internal"}},         // ships their texts and pictures
 }
 
 // alone says for packages of others which tree alone may import them.

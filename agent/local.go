@@ -139,6 +139,9 @@ func (w *waiting) set(why error) {
 	w.why = why
 }
 
+// StatusChanged implements localapi.Service.
+func (w *waiting) StatusChanged() <-chan struct{} { return w.changed.wait() }
+
 // Status implements localapi.Service.
 func (w *waiting) Status(context.Context) (localapi.Status, error) {
 	w.mu.Lock()
@@ -152,9 +155,6 @@ func (w *waiting) Status(context.Context) (localapi.Status, error) {
 	}
 	return st, nil
 }
-
-// StatusChanged implements localapi.Service.
-func (w *waiting) StatusChanged() <-chan struct{} { return w.changed.wait() }
 
 // Problems implements localapi.Service.
 func (w *waiting) Problems(ctx context.Context) ([]localapi.Problem, error) {

@@ -272,7 +272,7 @@ func TestServiceOfSystemd(t *testing.T) {
 			t.Errorf("install says: %s", out)
 		}
 		m.logout("ada")
-		if out := m.must(4, "ada", "agent status"); !strings.Contains(out, "not_set_up") {
+		if out := m.must(4, "ada", "agent status"); !strings.Contains(out, "Not set up") {
 			t.Errorf("after the session: %s", out)
 		}
 
@@ -384,7 +384,7 @@ func TestServiceOfSystemd(t *testing.T) {
 		m.must(0, "root", "agent history /home/eve/docs/mine --json "+folders+" | grep -q commit")
 
 		// Others may know how it is doing, and nothing else.
-		if out := m.must(0, "eve", "agent status --state /var/lib/backstay"); !strings.HasPrefix(out, "protected\n") {
+		if out := m.must(0, "eve", "agent status --state /var/lib/backstay"); !strings.HasPrefix(out, "Protected") {
 			t.Errorf("another user asks for the status: %s", out)
 		}
 		m.must(0, "eve", "agent service status --system")

@@ -69,6 +69,11 @@ func (s *scripted) Status(context.Context) (localapi.Status, error) {
 	return s.st, nil
 }
 
+// Resend is not asked for.
+func (s *scripted) Resend(context.Context, []string, []vault.ObjectID) ([]string, error) {
+	return nil, nil
+}
+
 func (s *scripted) StatusChanged() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,10 +102,6 @@ func (s *scripted) Activity(context.Context) (localapi.Activity, error) {
 }
 
 func (s *scripted) Days(context.Context) ([]localapi.Day, error) { return nil, nil }
-
-func (s *scripted) Resend(context.Context, []string, []vault.ObjectID) ([]string, error) {
-	return nil, nil
-}
 
 func (s *scripted) Backup(_ context.Context, paths []string) (localapi.Report, error) {
 	s.note("backup%v", paths)

@@ -92,8 +92,9 @@ func (s Service) mend(service *mgr.Service) error {
 		line, nil, nil, nil, nil, nil, nil)
 }
 
-// Uninstall stops the service and removes it, or the entry that starts it at login.
-// Where there is none it returns ErrNotInstalled.
+// Uninstall stops the service and removes it, or the person's own entry that starts it
+// at login. Where there is none it returns ErrNotInstalled. An entry that a package
+// made for everybody stays.
 func (s Service) Uninstall(ctx context.Context) error {
 	if err := s.Stop(ctx); err != nil {
 		return err
@@ -104,7 +105,10 @@ func (s Service) Uninstall(ctx context.Context) error {
 			return fmt.Errorf("remove the start at login: %w", err)
 		}
 		defer key.Close()
-		return key.DeleteValue(Name)
+		if err := key.DeleteValue(Name); err != nil && !errors.Is(err, registry.ErrNotExist) {
+			return fmt.Errorf("remove the start at login: %w", err)
+		}
+		return nil
 	}
 	err := s.call(ctx, kardianos.Service.Uninstall)
 	if st, asked := s.Status(ctx); asked == nil && !st.Installed {
@@ -170,15 +174,21 @@ func (s Service) Restart(ctx context.Context) error {
 func (s Service) Status(context.Context) (Status, error) {
 	st := Status{System: s.System, Detail: "stopped"}
 	if !s.System {
-		key, err := registry.OpenKey(registry.CURRENT_USER, runKey, registry.QUERY_VALUE)
-		if err == nil {
-			_, _, err = key.GetStringValue(Name)
-			key.Close()
-		}
-		if err == nil {
-			st.Installed, st.Enabled, st.Where = true, true, `HKCU\`+runKey+`\`+Name
-		} else if !errors.Is(err, registry.ErrNotExist) {
-			return st, err
+		// A package makes the entry for everybody.
+		for _, root := range []struct {
+			key  registry.Key
+			name string
+		}{{registry.LOCAL_MACHINE, "HKLM"}, {registry.CURRENT_USER, "HKCU"}} {
+			key, err := registry.OpenKey(root.key, runKey, registry.QUERY_VALUE)
+			if err == nil {
+				_, _, err = key.GetStringValue(Name)
+				key.Close()
+			}
+			if err == nil {
+				st.Installed, st.Enabled, st.Where = true, true, root.name+`\`+runKey+`\`+Name
+			} else if !errors.Is(err, registry.ErrNotExist) {
+				return st, err
+			}
 		}
 		if event, err := openEvent(windows.SYNCHRONIZE); err == nil {
 			windows.CloseHandle(event)

@@ -149,7 +149,11 @@ func uninstallService(cmd *cobra.Command, s service.Service) error {
 	}
 	// What a package brought is the package's to remove.
 	if st, err := s.Status(cmd.Context()); err == nil && st.Installed {
-		fmt.Fprintf(out, "%s belongs to a package and goes with it; it does not start by itself any more\n", st.Where)
+		until := "it does not start by itself any more"
+		if st.Enabled {
+			until = "it starts again at the next login until then"
+		}
+		fmt.Fprintf(out, "%s belongs to a package and goes with it; %s\n", st.Where, until)
 	}
 	fmt.Fprintf(out, "your files and their copies on the server stay; so do the configuration and keys in %s\nand the state in %s\n", s.Config, s.State)
 	return nil

@@ -56,14 +56,15 @@ func Usage(format string, args ...any) error {
 // same wish once more: whoever ends a process group may reach a process twice.
 const patience = 3 * time.Second
 
-// Run executes root with the process's arguments and returns the exit code. The
-// context of every command ends at SIGINT and SIGTERM; a second signal, later,
+// Run executes root with the process's arguments and returns the exit code; --version
+// prints [Version]. The context of every command ends at SIGINT and SIGTERM; a second signal, later,
 // kills. An error is printed as one line on stderr.
 func Run(root *cobra.Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, func() { time.AfterFunc(patience, stop) })
 
+	root.Version = Version()
 	root.SilenceUsage = true
 	root.SilenceErrors = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
