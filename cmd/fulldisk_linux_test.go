@@ -125,10 +125,10 @@ kill $server; wait $server
 echo "exit $?"
 `)
 	sections(t, out, map[string][]string{
-		"full":                    {"failing: the server has no room: ", "; make room on the server's disk", "the server has no room: "},
+		"full":                    {"Failing · ", "; make room on the server's disk", "the server has no room: "},
 		"states while it is full": {"failing\n"},
 		"acknowledged":            {"small\n"},
-		"there is room again":     {"protected\n", " 0 waiting, ", " 0 problems"},
+		"there is room again":     {"Protected · ", " 0 waiting, ", " 0 problems"},
 		"equal":                   {"exit 0"},
 	})
 	if _, states, _ := strings.Cut(out, "-- states while it is full\n"); !strings.HasPrefix(states, "failing\n-- ") {

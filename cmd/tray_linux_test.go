@@ -678,7 +678,7 @@ func TestTrayAndAgent(t *testing.T) {
 		t.Errorf("status: %s", got)
 	}
 	d.write(filepath.Join(docs, "b.txt"), "two")
-	d.until("what waits", func() (any, bool) { got := it.tooltip(); return got, strings.HasSuffix(got, " waiting") })
+	d.until("what waits", func() (any, bool) { got := it.tooltip(); return got, strings.Contains(got, " waiting · ") })
 	it.click("Resume")
 	icon("protected")
 	if err := os.Rename(docs, docs+" gone"); err != nil {
