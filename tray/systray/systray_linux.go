@@ -23,7 +23,7 @@ import (
 
 // The tray is an object on the session's bus, and its menu another, which a panel asks
 // and is told to ask again: org.kde.StatusNotifierItem and com.canonical.dbusmenu.
-// docs/design/0012 says why they are spoken here.
+// docs/design/0016 says why they are spoken here.
 const (
 	watcherName = "org.kde.StatusNotifierWatcher"
 	itemFace    = "org.kde.StatusNotifierItem"
