@@ -524,7 +524,22 @@ func TestTrayInAPanel(t *testing.T) {
 	slices.Sort(took)
 	d.note("status to new icon: median %v, most %v of %d", took[len(took)/2].Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond), len(took))
 
+	// It has asked to be set up, once and never again.
+	asked := "dashboard --config " + dir + " --state " + state + "\n"
+	d.until("a welcome", func() (any, bool) {
+		data, _ := os.ReadFile(called)
+		return string(data), strings.Count(string(data), asked) == 1
+	})
+	s.set(localapi.Status{State: localapi.NotSetUp})
+	it.shows(tray.Input{Reach: tray.Answers, Status: localapi.Status{State: localapi.NotSetUp}})
+	if data, err := os.ReadFile(called); err != nil || strings.Count(string(data), asked) != 1 {
+		t.Errorf("called: %s, %v", data, err)
+	}
+
 	// What is chosen is done.
+	paused := localapi.Status{State: localapi.Paused, LastSafe: &safe, PausedBy: localapi.PausedByYou}
+	s.set(paused)
+	it.shows(tray.Input{Reach: tray.Answers, Status: paused})
 	it.click("For 1 hour")
 	d.until("a pause", func() (any, bool) { return s.done(), s.done() == "pause-1h" })
 	it.click("Until tomorrow")
@@ -641,6 +656,7 @@ func TestTrayAndAgent(t *testing.T) {
 	d.host(true)
 	work := t.TempDir()
 	docs, conf, state := filepath.Join(work, "docs"), filepath.Join(work, "c"), filepath.Join(work, "s")
+	d.write(filepath.Join(state, "tray.welcomed"), "") // no browser here
 	d.write(filepath.Join(docs, "a.txt"), "one")
 	server := start(t, work, d.env, "server", "run", "--listen", "127.0.0.1:0", "--metrics", "off", "--data", filepath.Join(work, "data"))
 	if _, err := server.wait(`^listening on (\S+),`); err != nil {
@@ -699,7 +715,9 @@ func TestTrayAndAgent(t *testing.T) {
 // TestTrayWithoutADesktop says what is missing, and starts nothing by itself.
 func TestTrayWithoutADesktop(t *testing.T) {
 	d := newDesktop(t)
-	cmd := exec.Command(program("tray"), "--state", t.TempDir())
+	state := t.TempDir()
+	d.write(filepath.Join(state, "tray.welcomed"), "")
+	cmd := exec.Command(program("tray"), "--state", state)
 	out, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

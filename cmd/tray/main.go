@@ -34,8 +34,12 @@ func init() {
 	debug.SetGCPercent(gcPercent)
 }
 
-// lockFile keeps a second tray off the same state folder.
-const lockFile = "tray.lock"
+const (
+	// lockFile keeps a second tray off the same state folder.
+	lockFile = "tray.lock"
+	// welcomedFile says that the page for setting up has been opened by itself.
+	welcomedFile = "tray.welcomed"
+)
 
 func command() *cobra.Command {
 	var folder, state string
@@ -68,7 +72,7 @@ none. It protects nothing itself: ending it ends nothing else.`,
 				return fmt.Errorf("another tray is running on %s", state)
 			}
 			p := &program{
-				client: localapi.NewClient(state), notify: systray.Notify,
+				client: localapi.NewClient(state), notify: systray.Notify, welcomed: filepath.Join(state, welcomedFile),
 				views: make(chan tray.View, 1), actions: make(chan tray.Action, 16), errOut: cmd.ErrOrStderr(),
 			}
 			if folder != "" {

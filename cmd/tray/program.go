@@ -40,6 +40,8 @@ type program struct {
 	// flags are handed to every agent program that is started.
 	flags  []string
 	notify func(context.Context, tray.Notice) error
+	// welcomed is a file that is made when a person has been asked to set up.
+	welcomed string
 	// views holds the newest view that is not on the screen yet.
 	views   chan tray.View
 	actions chan tray.Action
@@ -131,6 +133,9 @@ func (p *program) render(ctx context.Context, inputs <-chan tray.Input) {
 			p.views <- tray.Render(in, now)
 		}
 		if in.Reach == tray.Answers {
+			if in.Status.State == localapi.NotSetUp {
+				p.welcome(ctx)
+			}
 			if n, ok := notices.Next(in.Status, now); ok {
 				p.tell(ctx, n)
 			}
@@ -142,6 +147,17 @@ func (p *program) render(ctx context.Context, inputs <-chan tray.Input) {
 			return
 		}
 	}
+}
+
+// welcome opens the dashboard, which then asks for all it takes to set up: once, since
+// who closes it knows where it is.
+func (p *program) welcome(ctx context.Context) {
+	f, err := os.OpenFile(p.welcomed, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	f.Close()
+	p.do(ctx, tray.Dashboard)
 }
 
 // tell shows a notification, without waiting for it; a desktop need not have any.

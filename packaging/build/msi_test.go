@@ -206,7 +206,8 @@ func TestOnWindows(t *testing.T) {
 	defer cancel()
 	cmd := w.command(ctx, "go", "test", "-vet=off", "-timeout=4m", "-exec=wine",
 		"backstay/protocol/cbor", "backstay/protocol/cksum", "backstay/protocol/info", "backstay/protocol/v3", "backstay/protocol/v4", "backstay/agent/settle")
-	cmd.Env = append(cmd.Env, "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0")
+	// What tests on the machine itself must find, wine need not have.
+	cmd.Env = append(cmd.Env, "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0", "BACKSTAY_REQUIRE=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
