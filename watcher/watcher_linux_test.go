@@ -116,7 +116,7 @@ func TestDeeperThanPathMax(t *testing.T) {
 				open++
 			}
 		}
-		if open > 1 {
+		if open > 2 { // one is left when the next is open
 			t.Errorf("%d folders are open at depth %d", open, strings.Count(path[len(root):], "/"))
 		}
 		return false
