@@ -57,10 +57,13 @@ func (b *build) msi(ctx context.Context, file string) error {
 	if err := os.WriteFile(wxs, text.Bytes(), 0o644); err != nil {
 		return err
 	}
-	if _, err := output(ctx, work, nil, "wixl", "--arch", "x64", "--output", file, wxs); err != nil {
-		return fmt.Errorf("%w (Debian: wixl)", err)
+	// wixl orders some tables by where things lie in its memory. So that this is the
+	// same each time, so is all that it sees, and where the system puts it.
+	if _, err := output(ctx, work, nil, "setarch", "--addr-no-randomize", "env", "-i", "PATH="+os.Getenv("PATH"), "LC_ALL=C",
+		"wixl", "--arch", "x64", "--output", "out.msi", "backstay.wxs"); err != nil {
+		return fmt.Errorf("%w (Debian: wixl, util-linux)", err)
 	}
-	data, err := os.ReadFile(file)
+	data, err := os.ReadFile(filepath.Join(work, "out.msi"))
 	if err != nil {
 		return err
 	}
